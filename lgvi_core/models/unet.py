@@ -1,0 +1,216 @@
+"""The inflated U-Net: Stable Diffusion's, looking at all frames of a clip, steered by words, with a mask decoder."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import InputError
+from .attention import remember, scaled_dot_product
+from .blocks import Downsample, ResnetBlock, Transformer, Upsample, clip_norm
+from .config import UNetConfig
+from .mask_decoder import MaskDecoder
+
+
+class InflatedUNet(nn.Module):
+    """LGVI's U-Net (arXiv 2401.10226, section 4.1). Parameter names are the public checkpoint's.
+
+    `operations` supplies Conv1d, Conv2d, Linear, GroupNorm and LayerNorm; `attention(q, k, v, heads)` works on
+    (B, N, heads * D). A host can supply its own of both. `gradient_checkpointing` trades time for memory in training.
+    """
+
+    def __init__(self, config: UNetConfig, operations=nn, attention=scaled_dot_product, dtype=None, device=None):
+        super().__init__()
+        self.config = config
+        self.gradient_checkpointing = False
+        factory = {"dtype": dtype, "device": device}
+        channels = config.block_out_channels
+        time_dim = 4 * channels[0]
+
+        self.conv_in = operations.Conv2d(config.in_channels, channels[0], 3, padding=1, **factory)
+        if config.adds_condition:
+            self.condition_conv_in = operations.Conv2d(config.out_channels, channels[0], 3, padding=1, **factory)
+            nn.init.zeros_(self.condition_conv_in.weight)
+            nn.init.zeros_(self.condition_conv_in.bias)
+        self.time_embedding = TimeEmbedding(channels[0], time_dim, operations, factory)
+        if config.pooled_text:
+            self.text_embedding = TimeEmbedding(config.cross_attention_dim, time_dim, operations, factory)
+
+        def resnet(in_channels, out_channels):
+            return ResnetBlock(in_channels, out_channels, config, operations, factory)
+
+        def transformer(width, language=config.lan_cross_attn):
+            return Transformer(width, config, language, operations, attention, factory)
+
+        self.down_blocks = nn.ModuleList()
+        skips = [channels[0]]
+        width = channels[0]
+        for level, (kind, out) in enumerate(zip(config.down_block_types, channels)):
+            block = nn.Module()
+            block.resnets = nn.ModuleList()
+            block.attentions = nn.ModuleList()
+            for _ in range(config.layers_per_block):
+                block.resnets.append(resnet(width, out))
+                if kind.startswith("CrossAttn"):
+                    block.attentions.append(transformer(out))
+                width = out
+                skips.append(width)
+            if level + 1 < len(channels):
+                block.downsamplers = nn.ModuleList([Downsample(width, operations, factory)])
+                skips.append(width)
+            self.down_blocks.append(block)
+
+        self.mid_block = nn.Module()
+        self.mid_block.resnets = nn.ModuleList([resnet(width, width), resnet(width, width)])
+        self.mid_block.attentions = nn.ModuleList([transformer(width, language=False)])
+
+        self.up_blocks = nn.ModuleList()
+        for level, (kind, out) in enumerate(zip(config.up_block_types, reversed(channels))):
+            block = nn.Module()
+            block.resnets = nn.ModuleList()
+            block.attentions = nn.ModuleList()
+            for _ in range(config.layers_per_block + 1):
+                block.resnets.append(resnet(width + skips.pop(), out))
+                if kind.startswith("CrossAttn"):
+                    block.attentions.append(transformer(out))
+                width = out
+            if level + 1 < len(channels):
+                block.upsamplers = nn.ModuleList([Upsample(width, operations, factory)])
+            self.up_blocks.append(block)
+
+        self.conv_norm_out = operations.GroupNorm(config.norm_num_groups, width, eps=config.norm_eps, **factory)
+        self.conv_out = operations.Conv2d(width, config.out_channels, 3, padding=1, **factory)
+        self.mask_decoder = None
+        if config.has_mask_decoder:
+            inputs = [c for c, kind in zip(reversed(channels), config.up_block_types) if kind.startswith("CrossAttn")]
+            self.mask_decoder = MaskDecoder(inputs, config.mask_channels, config.mask_upscale, operations, factory)
+        if config.gate:
+            self.gate_conv_out = operations.Conv2d(width, config.mask_upscale**2, 3, padding=1, **factory)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.conv_in.weight.dtype
+
+    def forward(
+        self,
+        noisy: Tensor,
+        timestep: Tensor | int | float,
+        text: Tensor,
+        condition: Tensor | None = None,
+        mask: Tensor | None = None,
+        masked_video: Tensor | None = None,
+        return_mask: bool = False,
+        cache: dict | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The model's prediction (B, C, T, H, W), and with `return_mask` the mask (B, 1, T, pH, pW) in [0, 1].
+
+        noisy, condition: (B, C, T, H, W) latents of any H and W, condition None for zeros. timestep: one, or (B,).
+        text: (B, N, D). p is `config.mask_upscale`. `cache` is a dict that the caller keeps for as long as text and
+        condition stay the same (the steps of one clip): what depends on them alone is then computed once.
+
+        `mask` and `masked_video` belong to the inpainting family and are refused here.
+        Raises `InputError` where shapes do not fit or a mask is asked of a U-Net without a mask decoder.
+        """
+        config = self.config
+        self._check(noisy, text, condition, mask, masked_video, return_mask)
+        batch, _, frames, height, width = noisy.shape
+
+        timestep = torch.as_tensor(timestep, device=noisy.device).expand(batch)
+        time = self.time_embedding(sinusoid(timestep, config.block_out_channels[0]).to(noisy.dtype))
+        if config.pooled_text:
+            time = time + self.text_embedding(text.mean(dim=1))
+
+        x = noisy.transpose(1, 2).flatten(0, 1)  # (B * T, C, H, W) from here on
+        if condition is None:
+            condition = torch.zeros_like(noisy)
+        source = condition.transpose(1, 2).flatten(0, 1)
+        if config.adds_condition:
+            x = self.conv_in(x) + remember(cache, "condition", lambda: self.condition_conv_in(source))
+        else:
+            x = self.conv_in(torch.cat([x, source], dim=1))
+
+        skips = [x]
+        for block in self.down_blocks:
+            for i, resnet in enumerate(block.resnets):
+                x = self._layer(resnet, block.attentions[i] if block.attentions else None, x, time, text, frames, cache)
+                skips.append(x)
+            if hasattr(block, "downsamplers"):
+                x = block.downsamplers[0](x)
+                skips.append(x)
+
+        x = self._layer(self.mid_block.resnets[0], self.mid_block.attentions[0], x, time, text, frames, cache)
+        x = self.mid_block.resnets[1](x, time, frames)
+
+        features = []
+        for block in self.up_blocks:
+            for i, resnet in enumerate(block.resnets):
+                x = torch.cat([x, skips.pop()], dim=1)
+                x = self._layer(resnet, block.attentions[i] if block.attentions else None, x, time, text, frames, cache)
+            if hasattr(block, "upsamplers"):
+                x = block.upsamplers[0](x, skips[-1].shape[-2:])
+            if block.attentions:
+                features.append(x)
+
+        h = F.silu(clip_norm(self.conv_norm_out, x, frames))
+        prediction = self.conv_out(h)
+        logits = self.mask_decoder(features, frames) if return_mask or config.gate else None
+        if config.gate:
+            gate = torch.sigmoid(grow(logits.detach(), config.mask_upscale) + self.gate_conv_out(h))
+            gate = gate.repeat(1, config.out_channels // gate.shape[1], 1, 1)
+            prediction = source + gate * (prediction - source)
+        prediction = prediction.unflatten(0, (batch, frames)).transpose(1, 2)
+        if not return_mask:
+            return prediction
+        probability = F.pixel_shuffle(torch.sigmoid(logits), config.mask_upscale)
+        return prediction, probability.unflatten(0, (batch, frames)).transpose(1, 2)
+
+    def _layer(self, resnet, transformer, x, time, text, frames, cache):
+        """A resnet block and the transformer behind it, if there is one."""
+
+        def run(x, time, text):
+            x = resnet(x, time, frames)
+            return x if transformer is None else transformer(x, text, frames, cache)
+
+        if self.gradient_checkpointing and self.training:
+            return checkpoint(run, x, time, text, use_reentrant=False)
+        return run(x, time, text)
+
+    def _check(self, noisy, text, condition, mask, masked_video, return_mask):
+        channels = self.config.out_channels
+        if noisy.ndim != 5 or noisy.shape[1] != channels:
+            raise InputError(f"noisy latents are {tuple(noisy.shape)}; expected (batch, {channels}, frames, height, width)")
+        if condition is not None and condition.shape != noisy.shape:
+            raise InputError(f"condition is {tuple(condition.shape)} but the noisy latents are {tuple(noisy.shape)}")
+        if text.ndim != 3 or text.shape[0] != noisy.shape[0] or text.shape[2] != self.config.cross_attention_dim:
+            expected = (noisy.shape[0], "tokens", self.config.cross_attention_dim)
+            raise InputError(f"text features are {tuple(text.shape)}; expected {expected}")
+        if mask is not None or masked_video is not None:
+            raise InputError("this U-Net takes no mask channels: mask and masked_video belong to the inpainting family")
+        if return_mask and self.mask_decoder is None:
+            raise InputError("a mask was asked for, but this checkpoint has no mask decoder")
+
+
+class TimeEmbedding(nn.Module):
+    def __init__(self, in_dim, dim, operations, factory):
+        super().__init__()
+        self.linear_1 = operations.Linear(in_dim, dim, **factory)
+        self.linear_2 = operations.Linear(dim, dim, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear_2(F.silu(self.linear_1(x)))
+
+
+def sinusoid(timestep: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding (B, dim) of timesteps (B,): cosines, then sines, in float32 (Stable Diffusion's)."""
+    frequencies = torch.exp(torch.arange(dim // 2, device=timestep.device) * (-math.log(10000) / (dim // 2)))
+    angles = timestep[:, None].float() * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def grow(logits: Tensor, upscale: int) -> Tensor:
+    """Largest logit of each mask pixel's 3x3 neighbourhood. logits: (N, upscale ** 2, H, W), pixel-unshuffled."""
+    return F.pixel_unshuffle(F.max_pool2d(F.pixel_shuffle(logits, upscale), 3, stride=1, padding=1), upscale)
