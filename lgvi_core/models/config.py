@@ -38,6 +38,7 @@ class UNetConfig:
     lan_cross_attn: bool = False
     mask_decoder_type: str | None = "MaskDecoder"
     mask_channels: int = 512  # width inside the mask decoder
+    mask_norm_groups: int = 32
     mask_upscale: int = 1  # mask pixels per latent pixel and axis
     gate: bool = False  # output (1 - g) * condition + g * prediction, g from the mask; the model predicts the sample
     pooled_text: bool = False  # add the mean of the text features to the time embedding
@@ -60,6 +61,10 @@ class UNetConfig:
                     f"block_out_channels {channels} must be divisible by norm_num_groups {self.norm_num_groups} "
                     f"and by the {self.attention_head_dim} heads of attention_head_dim"
                 )
+        if self.mask_channels % self.mask_norm_groups:
+            raise InputError(
+                f"mask_channels {self.mask_channels} must be divisible by mask_norm_groups {self.mask_norm_groups}"
+            )
         if self.mask_decoder_type not in (None, "MaskDecoder"):
             raise InputError(f"mask_decoder_type is {self.mask_decoder_type!r}; known: 'MaskDecoder' or null")
         if self.resnet_time_scale_shift not in ("default", "scale_shift"):

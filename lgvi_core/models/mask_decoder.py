@@ -12,9 +12,8 @@ from .blocks import clip_norm
 class MaskProject(nn.Module):
     """Two convolutions per frame with GroupNorm over the clip, one over time with GroupNorm per position; ReLU."""
 
-    def __init__(self, in_channels, channels, operations, factory):
+    def __init__(self, in_channels, channels, groups, operations, factory):
         super().__init__()
-        groups = 32
         self.conv1 = operations.Conv2d(in_channels, channels, 3, padding=1, bias=False, **factory)
         self.norm1 = operations.GroupNorm(groups, channels, **factory)
         self.conv2 = operations.Conv2d(channels, channels, 3, padding=1, bias=False, **factory)
@@ -35,11 +34,11 @@ class MaskProject(nn.Module):
 class MaskDecoder(nn.Module):
     """Mask logits from the outputs of the cross-attention up-blocks, coarse to fine (LGVI, section 4.1)."""
 
-    def __init__(self, in_channels, channels, upscale, operations, factory):
+    def __init__(self, in_channels, channels, groups, upscale, operations, factory):
         super().__init__()
         self.upscale = upscale
         widths = [in_channels[0], *(channels + width for width in in_channels[1:])]
-        self.projects = nn.ModuleList(MaskProject(width, channels, operations, factory) for width in widths)
+        self.projects = nn.ModuleList(MaskProject(width, channels, groups, operations, factory) for width in widths)
         self.final_conv = operations.Conv2d(channels, upscale**2, 1, **factory)
 
     def forward(self, features: list[Tensor], frames: int) -> Tensor:

@@ -87,7 +87,8 @@ class InflatedUNet(nn.Module):
         self.mask_decoder = None
         if config.has_mask_decoder:
             inputs = [c for c, kind in zip(reversed(channels), config.up_block_types) if kind.startswith("CrossAttn")]
-            self.mask_decoder = MaskDecoder(inputs, config.mask_channels, config.mask_upscale, operations, factory)
+            groups, upscale = config.mask_norm_groups, config.mask_upscale
+            self.mask_decoder = MaskDecoder(inputs, config.mask_channels, groups, upscale, operations, factory)
         if config.gate:
             self.gate_conv_out = operations.Conv2d(width, config.mask_upscale**2, 3, padding=1, **factory)
 
@@ -165,7 +166,7 @@ class InflatedUNet(nn.Module):
         prediction = prediction.unflatten(0, (batch, frames)).transpose(1, 2)
         if not return_mask:
             return prediction
-        probability = F.pixel_shuffle(torch.sigmoid(logits), config.mask_upscale)
+        probability = F.pixel_shuffle(torch.sigmoid(logits.float()), config.mask_upscale)
         return prediction, probability.unflatten(0, (batch, frames)).transpose(1, 2)
 
     def _layer(self, resnet, transformer, x, time, text, frames, cache):

@@ -1,0 +1,1 @@
+"""Measures of an edited video, one module each."""

@@ -1,0 +1,88 @@
+"""A contact sheet: `input | mask overlay | result` for a few frames of a clip."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from . import masks
+from .errors import InputError
+
+TITLES = ("input", "mask", "result")
+ROW_HEIGHT = 180  # pixels; smaller frames are enlarged by whole numbers
+MARGIN = 18  # pixels above each row, for its title
+
+
+class ContactSheet:
+    """Keeps `rows` frames spread evenly over a clip whose length need not be known, then draws them."""
+
+    def __init__(self, rows: int = 4):
+        self.rows = rows
+        self.kept = []  # (frame number, row picture), every `stride`-th frame
+        self.stride = 1
+        self.seen = 0
+
+    def add(self, source: np.ndarray, mask: np.ndarray, result: np.ndarray) -> None:
+        """The next frame: source and result (H, W, 3) uint8, mask (H, W) bool."""
+        if self.seen % self.stride == 0:
+            shown = masks.overlay(source[None], mask[None])[0]
+            self.kept.append((self.seen, _row([source, shown, result])))
+            if len(self.kept) == 4 * self.rows:
+                self.kept = self.kept[::2]
+                self.stride *= 2
+        self.seen += 1
+
+    def draw(self) -> Image.Image:
+        """The sheet of the frames so far."""
+        picks = np.linspace(0, len(self.kept) - 1, min(self.rows, len(self.kept))).round().astype(int)
+        rows = [self.kept[i] for i in picks]
+        width, height = rows[0][1].size
+        sheet = Image.new("RGB", (width, len(rows) * (height + MARGIN)), "black")
+        pen = ImageDraw.Draw(sheet)
+        for i, (number, picture) in enumerate(rows):
+            top = i * (height + MARGIN)
+            sheet.paste(picture, (0, top + MARGIN))
+            for column, title in enumerate(TITLES):
+                label = f"{title}, frame {number}" if column == 0 else title
+                pen.text((column * width // len(TITLES) + 4, top + 3), label, fill="white")
+        return sheet
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the sheet as PNG, to a temporary name first."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            self.draw().save(temporary, "PNG")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def check_sheet(path: str | os.PathLike) -> None:
+    """Raises `InputError` unless `path` can become a PNG; makes its folder."""
+    path = Path(path)
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise InputError(f"the contact sheet {path} must be a file that ends in .png")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the contact sheet {path} cannot be written: {error.strerror}") from error
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"the contact sheet {path} cannot be written: no permission in {path.parent}")
+
+
+def _row(frames: list[np.ndarray]) -> Image.Image:
+    height, width = frames[0].shape[:2]
+    pictures = [Image.fromarray(frame) for frame in frames]
+    if height < ROW_HEIGHT:
+        scale, how = max(1, ROW_HEIGHT // height), Image.NEAREST
+    else:
+        scale, how = ROW_HEIGHT / height, Image.BILINEAR
+    size = (round(width * scale), round(height * scale))
+    row = Image.new("RGB", (len(pictures) * size[0], size[1]))
+    for i, picture in enumerate(pictures):
+        row.paste(picture.resize(size, how), (i * size[0], 0))
+    return row

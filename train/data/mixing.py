@@ -1,0 +1,59 @@
+"""Batches of several kinds, mixed by whole batches; which clips stand in step n depends on the seed and n alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..config import Batches
+from .synthetic import draw
+
+CLIPS_PER_STEP = 1 << 16  # step n draws the clips n * CLIPS_PER_STEP and on
+
+
+class DrawnClips(Dataset):
+    """Training clips of the drawn domain, asked for by (kind of batch, index)."""
+
+    def __init__(self, seed: int, kinds: tuple[Batches, ...]):
+        self.seed = seed
+        self.kinds = kinds
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        kind, index = key
+        batch = self.kinds[kind]
+        clip = draw(self.seed, index, batch.frames, batch.pixels, batch.pixels, augment=True)
+        arrays = {name: torch.from_numpy(getattr(clip, name)) for name in ("frames", "clean", "mask")}
+        return {**arrays, "sentence": clip.sentence}
+
+
+class Schedule:
+    """For each step from `start` to `steps`, the keys of its batch; images only before `image_steps`."""
+
+    def __init__(self, seed: int, kinds: tuple[Batches, ...], start: int, steps: int, image_steps: int):
+        self.seed, self.kinds = seed, kinds
+        self.start, self.steps, self.image_steps = start, steps, image_steps
+
+    def kind_of(self, step: int) -> int:
+        """Which kind of batch a step sees."""
+        shares = np.array([b.share if step >= self.image_steps or b.frames == 1 else 0.0 for b in self.kinds])
+        return int(np.random.default_rng([self.seed, step]).choice(len(shares), p=shares / shares.sum()))
+
+    def __len__(self):
+        return self.steps - self.start
+
+    def __iter__(self):
+        for step in range(self.start, self.steps):
+            kind = self.kind_of(step)
+            yield [(kind, step * CLIPS_PER_STEP + i) for i in range(self.kinds[kind].size)]
+
+
+def loader(seed: int, kinds, start: int, steps: int, image_steps: int, workers: int, pin: bool) -> DataLoader:
+    """Batches as dicts: frames, clean (B, T, H, W, 3) uint8, mask (B, T, H, W) bool, sentence list of str."""
+    return DataLoader(
+        DrawnClips(seed, kinds),
+        batch_sampler=Schedule(seed, kinds, start, steps, image_steps),
+        num_workers=workers,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+    )
