@@ -15,6 +15,7 @@ import dataclasses
 import json
 import logging
 import math
+import signal
 import sys
 import time
 from pathlib import Path
@@ -198,6 +199,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a config key, e.g. steps=100 loss.mask=0.5")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with Ctrl-C switched off
+        signal.signal(name, signal.default_int_handler)
     try:
         train(configs.load(options.config, options.overrides), torch.device(options.device))
     except InputError as error:
