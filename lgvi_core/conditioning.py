@@ -29,10 +29,11 @@ def work_size(width: int, height: int, trained: dict, factor: int, wanted: tuple
     """The size the model works at for a source of `width` x `height`.
 
     That is `wanted` (width, height) where given; else the source's shape with as many pixels as the checkpoint was
-    trained at (`trained`: `width`, `height`; empty: the source's own size). Raises `InputError` for sides too small.
+    trained at (`trained`: `width`, `height`; without them its own size). Raises `InputError` for sides too small.
     """
     if wanted is None:
-        pixels = trained["width"] * trained["height"] if trained else width * height
+        known = {"width", "height"} <= trained.keys()
+        pixels = trained["width"] * trained["height"] if known else width * height
         scale = math.sqrt(pixels / (width * height))
         wanted = (max(factor, round(width * scale)), max(factor, round(height * scale)))
     if min(wanted) < factor:
@@ -49,14 +50,16 @@ def to_pixels(frames: list[np.ndarray], size: WorkSize, device) -> Tensor:
     return F.pad(x, padding, mode="replicate") if any(padding) else x
 
 
-def encode(autoencoder: nn.Module, pixels: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+def encode(autoencoder: nn.Module, pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Condition latents (1, C, T, h, w) of pixels (T, 3, H, W); an autoencoder that samples draws from `generator`."""
+    dtype = _dtype(autoencoder)
     latents = [autoencoder.encode(part.to(dtype), generator) for part in pixels.split(CHUNK)]
     return torch.cat(latents).transpose(0, 1)[None]
 
 
-def decode(autoencoder: nn.Module, latents: Tensor, dtype: torch.dtype, size: WorkSize) -> Tensor:
+def decode(autoencoder: nn.Module, latents: Tensor, size: WorkSize) -> Tensor:
     """Frames (T, h, w, 3) float32 in [0, 1], cropped to the working size, of latents (1, C, T, h', w')."""
+    dtype = _dtype(autoencoder)
     parts = [autoencoder.decode(part.to(dtype)).float() for part in latents[0].transpose(0, 1).split(CHUNK)]
     pixels = torch.cat(parts)[:, :, : size.height, : size.width]
     return ((pixels + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
@@ -77,3 +80,7 @@ def resize_frames(frames: Tensor, height: int, width: int) -> Tensor:
         return frames
     x = F.interpolate(frames.permute(0, 3, 1, 2), (height, width), mode="bilinear", antialias=True)
     return x.permute(0, 2, 3, 1)
+
+
+def _dtype(autoencoder: nn.Module) -> torch.dtype:
+    return next((parameter.dtype for parameter in autoencoder.parameters()), torch.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import os
@@ -94,8 +95,8 @@ def inpaint(
     `VideoWriter` takes; without one the frames come back in the result. mask: where changes are kept, 1 = remove, as
     a path or an array that `masks.as_mask` takes; without one the model finds it. mask_output, sheet: paths for the
     mask as a video and for a contact sheet. checkpoint: a path or what `checkpoints.load` gave; by default the demo
-    checkpoint. device: "cuda" where there is one, else "cpu". dtype: float16 on CUDA, else float32. settings: the
-    fields of `Settings`.
+    checkpoint. device: "cuda" where there is one, else "cpu". dtype: float16 on CUDA, else float32. Neither touches a
+    checkpoint that is loaded already. settings: the fields of `Settings`.
 
     Outside the dilated mask every pixel is the source's own unless `keep_outside` is false. If nothing matches the
     words, the video comes back as it was and the result says so. With `output`, memory does not grow with the clip.
@@ -110,12 +111,7 @@ def inpaint(
     settings = Settings(**settings)
     windows = sliding((), settings.window, settings.overlap)  # checks the two before anything is opened
     source, like_input = _source(video)
-    for path in (output, mask_output):
-        if path is not None:
-            given = source.path if source.path.exists() else None
-            check_output(path, source.width, source.height, source.frame_count, given)
-    if sheet is not None:
-        check_sheet(sheet)
+    _check_places(source, [path for path in (video, mask) if isinstance(path, Pathlike)], output, mask_output, sheet)
     user_mask = None if mask is None else UserMask(mask, source)
     plan = _plan(source, request, settings, user_mask, _load(checkpoint, device, dtype), callback)
 
@@ -145,8 +141,9 @@ def inpaint(
     messages = list(plan.messages)
     unchanged = settings.keep_outside and not covered
     if unchanged:
-        messages.append(f"nothing in the video matches {request.strip()!r}: it comes back unchanged")
-        if output is not None and expected in (None, count):
+        nothing = f"nothing in the video matches {request.strip()!r}" if mask is None else "the mask is empty"
+        messages.append(f"{nothing}: the video comes back unchanged")
+        if output is not None and isinstance(video, Pathlike) and expected in (None, count):
             _copy(source.path, Path(output))
     if contact is not None:
         contact.save(sheet)
@@ -176,16 +173,16 @@ class Plan:
 
     @torch.no_grad()
     def edit(self, start: int, frames: list[Frame]) -> tuple[int, tuple[Tensor, ...]]:
-        """A window at the working size: edited frames (T, h, w, 3) and, unless the user gave one, soft mask (T, h, w)."""
+        """A window at the working size: edited frames (T, h, w, 3) and soft mask (T, h, w) if the user gave none."""
         model, settings, working = self.model, self.settings, self.working
-        device, dtype = self.text.device, self.text.dtype
+        device = self.text.device
         reads_mask = self.user_mask is None and model.config.has_mask_decoder
         stride = settings.window - settings.overlap
         known = {"window": math.ceil(start / stride), "windows": self.windows}
 
         pixels = to_pixels([frame.image for frame in frames], working, device)
-        generator = torch.Generator(device).manual_seed(settings.seed + start)
-        condition = encode(model.vae, pixels, dtype, generator)
+        generator = torch.Generator(device).manual_seed((settings.seed + start) % 2**64)
+        condition = encode(model.vae, pixels, generator)
         denoised = denoise(
             model.unet,
             frame_noise(start, len(frames), condition[0, :, 0].shape, settings.seed)[None],
@@ -201,13 +198,13 @@ class Plan:
             mask_steps=MASK_STEPS if reads_mask else 0,
             batch_passes=settings.batch_passes,
         )
-        edited = decode(model.vae, denoised.latents, dtype, working)
+        edited = decode(model.vae, denoised.latents, working)
         if self.user_mask is not None:
             return start, (edited.cpu(),)
         if reads_mask:
             soft = mask_at_work_size(denoised.mask, working)
         else:
-            soft = masks.from_difference(decode(model.vae, condition, dtype, working), edited)
+            soft = masks.from_difference(decode(model.vae, condition, working), edited)
         return start, (edited.cpu(), torch.from_numpy(masks.smooth_in_time(soft.cpu().numpy())))
 
     def composite(self, blocks: Iterable, pending: deque[Frame]) -> Iterator[tuple[Frame, np.ndarray, np.ndarray]]:
@@ -231,7 +228,8 @@ class Plan:
 
 
 def _plan(source, request, settings: Settings, user_mask, model: Checkpoint, callback) -> Plan:
-    defaults = {"steps": 50, "guidance_scale": 3.0, "image_guidance_scale": 1.5, "scheduler": "ddim", **model.sampling}
+    defaults = {"steps": 50, "guidance_scale": 3.0, "image_guidance_scale": 1.5, "scheduler": "ddim"}
+    defaults |= {name: model.sampling[name] for name in defaults if name in model.sampling}
     working = work_size(source.width, source.height, model.training, model.vae.factor, settings.size)
     mask_pixel = source.width / working.width * model.vae.factor / model.config.mask_upscale
     defaults["dilate"] = float(max(2, math.ceil(mask_pixel)))
@@ -266,8 +264,21 @@ def _plan(source, request, settings: Settings, user_mask, model: Checkpoint, cal
     )
 
 
+def _check_places(source: VideoSource, read: list[Pathlike], output, mask_output, sheet) -> None:
+    """Raises `InputError` unless all that is written can be, beside what is read and beside each other."""
+    for path in (output, mask_output):
+        for one in (read or [None]) if path is not None else ():
+            check_output(path, source.width, source.height, source.frame_count, one)
+    if sheet is not None:
+        check_sheet(sheet, read)
+    places = [Path(os.path.realpath(path)) for path in (output, mask_output, sheet) if path is not None]
+    for outer, inner in itertools.permutations(places, 2):
+        if outer == inner or outer in inner.parents:
+            raise InputError(f"{inner} is or lies in {outer}, which is written too: give each a place of its own")
+
+
 def _load(checkpoint, device: str | None, dtype: str | None) -> Checkpoint:
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device {device!r} was asked for, but torch finds no CUDA here; use --device cpu")
     dtype = dtype or ("float16" if device.startswith("cuda") else "float32")
@@ -277,15 +288,19 @@ def _load(checkpoint, device: str | None, dtype: str | None) -> Checkpoint:
         checkpoint = checkpoints.load(checkpoint, device, DTYPES[dtype])
     for name, part in (("autoencoder", checkpoint.vae), ("text encoder", checkpoint.text_encoder)):
         if part is None:
-            raise InputError(f"{checkpoint.path} has no {name}: give a whole checkpoint, not the U-Net alone")
+            path = checkpoint.path or "the checkpoint"
+            raise InputError(f"{path} has no {name}: give a whole checkpoint, not the U-Net alone")
     return checkpoint
 
 
 def _source(video) -> tuple[VideoSource, Callable[[np.ndarray], np.ndarray]]:
     """The clip, and a function that gives uint8 result frames the kind of array that the clip came as."""
-    if isinstance(video, (str, os.PathLike)):
+    if isinstance(video, Pathlike):
         return open_video(video), lambda frames: frames
-    given = np.asarray(video.detach().cpu() if isinstance(video, Tensor) else video)
+    if isinstance(video, Tensor):
+        video = video.detach().cpu()
+        video = video.float() if video.dtype == torch.bfloat16 else video  # numpy has no bfloat16
+    given = np.asarray(video)
     if given.ndim != 4 or given.shape[-1] != 3 or not given.size:
         raise InputError(f"frames have shape {given.shape}; expected (frames, height, width, 3)")
     clip, like_input = given, lambda frames: frames
@@ -301,7 +316,8 @@ def _source(video) -> tuple[VideoSource, Callable[[np.ndarray], np.ndarray]]:
         return (Frame(image, None) for image in clip)
 
     height, width = clip.shape[1:3]
-    return VideoSource(Path("frames"), width, height, Fraction(24), len(clip), False, None, Fraction(1), read), like_input
+    source = VideoSource(Path("frames"), width, height, Fraction(24), len(clip), False, None, Fraction(1), read)
+    return source, like_input
 
 
 def _remember(source: VideoSource, pending: deque[Frame]) -> Iterator[Frame]:
@@ -322,9 +338,12 @@ def _writer(stack, path, source: VideoSource, sound: Path | None) -> VideoWriter
 def _copy(source: Path, output: Path) -> None:
     """Put the source file itself in the place of its re-encoded copy, where they are of one kind."""
     if source.is_file() and source.suffix.lower() == output.suffix.lower():
-        temporary = output.with_name(f".{output.name}.{os.getpid()}")
+        place = Path(os.path.realpath(output))
+        temporary = place.with_name(f".{place.name}.{os.getpid()}")
         try:
             shutil.copyfile(source, temporary)
-            os.replace(temporary, output)
+            os.replace(temporary, place)
+        except OSError as error:
+            logger.warning("%s is encoded anew: the source could not be copied (%s)", output, error.strerror or error)
         finally:
             temporary.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from .errors import InputError
 
 TITLES = ("input", "mask", "result")
 ROW_HEIGHT = 180  # pixels; smaller frames are enlarged by whole numbers
+COLUMN_WIDTH = 480  # pixels, for wide frames
 MARGIN = 18  # pixels above each row, for its title
 
 
@@ -57,13 +59,19 @@ class ContactSheet:
         try:
             self.draw().save(temporary, "PNG")
             os.replace(temporary, path)
+        except OSError as error:
+            raise InputError(f"the contact sheet {path} could not be written: {error.strerror or error}") from error
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def check_sheet(path: str | os.PathLike) -> None:
-    """Raises `InputError` unless `path` can become a PNG; makes its folder."""
+def check_sheet(path: str | os.PathLike, read: Iterable[str | os.PathLike] = ()) -> None:
+    """Raises `InputError` unless `path` can become a PNG, outside of all that is `read`; makes its folder."""
     path = Path(path)
+    place = Path(os.path.realpath(path))
+    for one in read:
+        if Path(os.path.realpath(one)) in (place, *place.parents):
+            raise InputError(f"the contact sheet {path} is or lies in {one}, which is read: give another place")
     if path.suffix.lower() != ".png" or path.is_dir():
         raise InputError(f"the contact sheet {path} must be a file that ends in .png")
     try:
@@ -77,11 +85,10 @@ def check_sheet(path: str | os.PathLike) -> None:
 def _row(frames: list[np.ndarray]) -> Image.Image:
     height, width = frames[0].shape[:2]
     pictures = [Image.fromarray(frame) for frame in frames]
-    if height < ROW_HEIGHT:
-        scale, how = max(1, ROW_HEIGHT // height), Image.NEAREST
-    else:
-        scale, how = ROW_HEIGHT / height, Image.BILINEAR
-    size = (round(width * scale), round(height * scale))
+    scale, how = min(ROW_HEIGHT / height, COLUMN_WIDTH / width), Image.BILINEAR
+    if scale > 1:
+        scale, how = int(scale), Image.NEAREST
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     row = Image.new("RGB", (len(pictures) * size[0], size[1]))
     for i, picture in enumerate(pictures):
         row.paste(picture.resize(size, how), (i * size[0], 0))

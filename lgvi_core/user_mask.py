@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -19,24 +20,16 @@ class UserMask:
     """
 
     def __init__(self, mask, source: VideoSource):
-        self.read, self.last, self.single, self.name = 0, None, False, "array"
-        if not isinstance(mask, (str, os.PathLike)):
-            frames = source.frame_count or sum(1 for _ in source)
-            array = masks.as_mask(mask, frames, source.height, source.width)
-            self.frames = iter(array >= 0.5)
-            return
-        video = open_video(mask)
-        if (video.width, video.height) != (source.width, source.height):
-            raise InputError(
-                f"the mask {mask} is {video.width}x{video.height} but the video is {source.width}x{source.height}: "
-                "give a mask of the video's size"
-            )
-        self.name, self.single = mask, video.frame_count == 1
-        if not self.single and video.frame_count != source.frame_count:  # containers may be wrong: count
-            lengths = [sum(1 for _ in clip) for clip in (video, source)]
-            if lengths[0] != lengths[1]:
-                raise InputError(_lengths(mask, *lengths))
-        self.frames = (frame.image.mean(axis=-1) >= 128 for frame in video)
+        self.read, self.last = 0, None
+        is_file = isinstance(mask, (str, os.PathLike))
+        self.name = f"the mask {mask}" if is_file else "the mask"
+        frames, length = _from_file(mask, source) if is_file else _from_array(mask, source)
+        if length not in (1, source.frame_count):  # containers may be wrong: count
+            length, count = sum(1 for _ in frames()), sum(1 for _ in source)
+            if length not in (1, count):
+                raise InputError(_lengths(self.name, length, count))
+        self.single = length == 1
+        self.frames = frames()
 
     def next(self) -> np.ndarray:
         """The next frame's mask, (H, W) bool."""
@@ -54,5 +47,22 @@ class UserMask:
             raise InputError(_lengths(self.name, f"more than {count}", count))
 
 
+def _from_file(path, source: VideoSource) -> tuple[Callable[[], Iterator[np.ndarray]], int | None]:
+    """A function that gives the frames' masks from the start, and how many the container says there are."""
+    video = open_video(path)
+    if (video.width, video.height) != (source.width, source.height):
+        raise InputError(
+            f"the mask {path} is {video.width}x{video.height} but the video is {source.width}x{source.height}: "
+            "give a mask of the video's size"
+        )
+    return lambda: (frame.image.mean(axis=-1) >= 128 for frame in video), video.frame_count
+
+
+def _from_array(array, source: VideoSource) -> tuple[Callable[[], Iterator[np.ndarray]], int]:
+    length = len(array) if np.ndim(array) == 3 else 1
+    array = masks.as_mask(array, length, source.height, source.width)
+    return lambda: (mask >= 0.5 for mask in array), length
+
+
 def _lengths(mask, masked, frames) -> str:
-    return f"the mask {mask} has {masked} frames but the video has {frames}: give one for each frame, or one for all"
+    return f"{mask} has {masked} frames but the video has {frames}: give one for each frame, or one for all"

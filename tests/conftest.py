@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # models this small are slower on several threads
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 import pytest
 from safetensors import safe_open
 

@@ -14,12 +14,21 @@ from lgvi_core.errors import InputError
 
 @dataclass(frozen=True)
 class Batches:
-    """One kind of batch: `size` clips of `frames` frames at `pixels` x `pixels`, drawn with weight `share`."""
+    """One kind of batch: `size` clips of `frames` frames at `pixels` x `pixels`, drawn with weight `share`.
+
+    It is used from step `start` to before step `end` (null: to the last). `kind` asks for one kind of sentence.
+    """
 
     frames: int
     size: int
-    share: float
+    share: float = 1.0
     pixels: int = 64
+    start: int = 0
+    end: int | None = None
+    kind: str | None = None
+
+    def covers(self, step: int) -> bool:
+        return self.start <= step and (self.end is None or step < self.end)
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,6 @@ class TrainConfig:
     scheduler: dict
     batches: tuple[Batches, ...]
     seed: int = 0
-    image_steps: int = 0  # steps at the start that see single images only
     tokenizer_sentences: int = 20000
     tokenizer_merges: int = 600
     learning_rate: float = 1e-3
@@ -78,12 +86,14 @@ class TrainConfig:
     def __post_init__(self):
         if self.precision not in ("fp32", "bf16"):
             raise InputError(f"precision is {self.precision!r}; allowed: 'fp32', 'bf16'")
-        if self.steps < 1 or self.image_steps > self.steps:
-            raise InputError(f"steps is {self.steps} and image_steps {self.image_steps}; steps must be the larger and positive")
+        if self.steps < 1:
+            raise InputError(f"steps is {self.steps}; it must be at least 1")
         if not self.batches or min(b.share for b in self.batches) <= 0:
             raise InputError("batches must name at least one kind of batch, each with a share above 0")
-        if self.image_steps and all(b.frames > 1 for b in self.batches):
-            raise InputError("image_steps needs a kind of batch with frames: 1")
+        edges = {0, *(b.start for b in self.batches), *(b.end for b in self.batches if b.end is not None)}
+        for step in sorted(edge for edge in edges if edge < self.steps):
+            if not any(b.covers(step) for b in self.batches):
+                raise InputError(f"batches: no kind of batch is in use at step {step}; steps are 0 to {self.steps - 1}")
         if not 0 <= self.noisiest <= 1:
             raise InputError(f"noisiest is {self.noisiest}; it is a share between 0 and 1")
 

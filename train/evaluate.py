@@ -143,7 +143,7 @@ def evaluate(checkpoint, clips: int, frames: int, pixels: int, seed: int, hard: 
             "psnr_mask_frame_by_frame": round(float(np.mean(one_by_one)), 3) if together else None,
         },
         "seconds_per_clip": round(seconds / clips, 3),
-        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
     }
 
 

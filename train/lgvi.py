@@ -11,6 +11,7 @@ Not here: several processes, other datasets, pretrained weights, LoRA.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
@@ -62,8 +63,12 @@ def build(config: TrainConfig) -> tuple[Model, nn.Module]:
     size = len(json.loads(files["vocab.json"]))
     special = {"bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": size - 1}
     text_encoder = TextEncoder({**config.text_encoder, "vocab_size": size, **special}, files)
+    # CLIP's own start, 0.02, drowns what a word is in what its neighbours are: small models then read late or never.
+    nn.init.normal_(text_encoder.model.get_input_embeddings().weight)
     unet_config = UNetConfig.from_public({**config.unet, "cross_attention_dim": config.text_encoder["hidden_size"]})
-    return Model(InflatedUNet(unet_config, attention=explicit_product), text_encoder), autoencoder_from_config(config.autoencoder)
+    return Model(InflatedUNet(unet_config, attention=explicit_product), text_encoder), autoencoder_from_config(
+        config.autoencoder
+    )
 
 
 def noise_schedule(scheduler_config: dict) -> Tensor:
@@ -79,7 +84,9 @@ def to_latents(autoencoder: nn.Module, frames: Tensor) -> Tensor:
     return autoencoder.encode(pixels).unflatten(0, frames.shape[:2]).transpose(1, 2)
 
 
-def training_step(step: int, batch: dict, model: Model, autoencoder, alphas: Tensor, config: TrainConfig, device) -> dict:
+def training_step(
+    step: int, batch: dict, model: Model, autoencoder, alphas: Tensor, config: TrainConfig, device
+) -> dict:
     """Losses of one batch; every draw comes from a generator seeded by the seed and the step."""
     generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
     frames, clean, mask = (batch[name].to(device, non_blocking=True) for name in ("frames", "clean", "mask"))
@@ -142,46 +149,52 @@ def train(config: TrainConfig, device: torch.device) -> Path | None:
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=fused)
     ema = state.EMA(model, config.ema_decay)
     start = state.restore(output / "state.pt", model, ema, optimizer)
-    log.info("%.2f M parameters on %s, from step %d of %d", sum(p.numel() for p in model.parameters()) / 1e6, device, start, config.steps)
+    log.info(
+        "%.2f M parameters on %s, from step %d of %d",
+        sum(p.numel() for p in model.parameters()) / 1e6,
+        device,
+        start,
+        config.steps,
+    )
 
     validation = Validation(config.seed, device)
-    batches = mixing.loader(config.seed, config.batches, start, config.steps, config.image_steps, config.workers, fused)
+    batches = mixing.loader(config.seed, config.batches, start, config.steps, config.workers, fused)
     began = saved = time.monotonic()
     step = start
-    with open(output / "log.jsonl", "a") as journal, tqdm(total=config.steps, initial=start, unit="step") as bar:
-        try:
-            for batch in batches:
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(config, step)
-                parts = training_step(step, batch, model, autoencoder, alphas, config, device)
-                if step % config.log_every == 0:
-                    record = {name: round(float(value), 6) for name, value in parts.items()}
-                    if not math.isfinite(record["total"]):
-                        raise FloatingPointError(f"the loss is {record['total']} at step {step}: {record}")
-                    record |= {"step": step, "frames": batch["frames"].shape[1], "lr": group["lr"]}
-                    journal.write(json.dumps(record | {"seconds": round(time.monotonic() - began, 1)}) + "\n")
-                    journal.flush()
-                    bar.set_postfix(loss=record["total"], mask=record["mask"])
-                optimizer.zero_grad(set_to_none=True)
-                parts["total"].backward()
-                nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-                optimizer.step()
-                step += 1
-                ema.update(step)
-                bar.update()
-                if step % config.sample_every == 0:
-                    measured = validation.run(ema.module, autoencoder, output / f"samples-{step:06d}.png")
-                    journal.write(json.dumps({"step": step, "validation": measured}) + "\n")
-                    log.info("step %d: %s", step, measured)
-                minutes = (time.monotonic() - began) / 60
-                if config.max_minutes is not None and minutes > config.max_minutes:
-                    break
-                if time.monotonic() - saved > 60 * config.save_minutes:
-                    state.save(output / "state.pt", step, model, ema, optimizer)
-                    saved = time.monotonic()
-        finally:
-            if step > start:
+    with open(output / "log.jsonl", "a") as journal, tqdm(total=config.steps, initial=start, unit="step") as bar, \
+            signals() as asked_to_stop:  # fmt: skip
+        for batch in batches:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step)
+            parts = training_step(step, batch, model, autoencoder, alphas, config, device)
+            if step % config.log_every == 0:
+                record = {name: round(value.item(), 6) for name, value in parts.items()}
+                if not math.isfinite(record["total"]):
+                    raise FloatingPointError(f"the loss is {record['total']} at step {step}: {record}")
+                record |= {"step": step, "frames": batch["frames"].shape[1], "lr": group["lr"]}
+                journal.write(json.dumps(record | {"seconds": round(time.monotonic() - began, 1)}) + "\n")
+                journal.flush()
+                bar.set_postfix(loss=record["total"], mask=record["mask"])
+            optimizer.zero_grad(set_to_none=True)
+            parts["total"].backward()
+            nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            optimizer.step()
+            step += 1
+            ema.update(step)
+            bar.update()
+            if step % config.sample_every == 0:
+                measured = validation.run(ema.module, autoencoder, output / f"samples-{step:06d}.png")
+                journal.write(json.dumps({"step": step, "validation": measured}) + "\n")
+                log.info("step %d: %s", step, measured)
+            time_up = config.max_minutes is not None and time.monotonic() - began > 60 * config.max_minutes
+            leaving = asked_to_stop or time_up or step == config.steps
+            if leaving or time.monotonic() - saved > 60 * config.save_minutes:
                 state.save(output / "state.pt", step, model, ema, optimizer)
+                saved = time.monotonic()
+            if leaving:
+                break
+    if asked_to_stop:
+        raise KeyboardInterrupt
     plot_log(output / "log.jsonl", output / "log.png")
     if step < config.steps:
         log.info("stopped at step %d of %d; the same command goes on from there", step, config.steps)
@@ -192,15 +205,28 @@ def train(config: TrainConfig, device: torch.device) -> Path | None:
     return path
 
 
+@contextlib.contextmanager
+def signals():
+    """A list that fills when the process is asked to stop (Ctrl-C, SIGTERM), so that a step is never cut in two."""
+    asked = []
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, lambda *_: asked.append(True)) for kind in kinds]
+    try:
+        yield asked
+    finally:
+        for kind, handler in zip(kinds, before):
+            signal.signal(kind, handler)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.lgvi", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="YAML file, such as train/configs/demo.yaml")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a config key, e.g. steps=100 loss.mask=0.5")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="change a config key, e.g. steps=100 loss.mask=0.5"
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with Ctrl-C switched off
-        signal.signal(name, signal.default_int_handler)
     try:
         train(configs.load(options.config, options.overrides), torch.device(options.device))
     except InputError as error:

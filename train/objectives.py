@@ -43,12 +43,13 @@ def losses(prediction: Tensor, wanted: Tensor, probability: Tensor, mask: Tensor
     scale = mask.shape[-1] // prediction.shape[-1]
     found = F.pixel_unshuffle(found.float().transpose(1, 2), scale).transpose(1, 2)  # (B, p * p, T, H, W)
     found = found.repeat(1, error.shape[1] // found.shape[1], 1, 1, 1)
+    likely = probability.clamp(1e-6, 1 - 1e-6)
     overlap = (probability * mask).flatten(1).sum(1)
     sizes = probability.flatten(1).sum(1) + mask.flatten(1).sum(1)
     parts = {
         "diffusion": error.mean(),
         "inside": (error * found).sum() / found.numel(),
-        "mask": F.binary_cross_entropy(probability.clamp(1e-6, 1 - 1e-6), mask),
+        "mask": -torch.where(mask > 0.5, likely, 1 - likely).log().mean(),
         "dice": (1 - (2 * overlap + 1) / (sizes + 1)).mean(),
     }
     parts["total"] = sum(getattr(weights, name) * value for name, value in parts.items())

@@ -74,7 +74,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, [language cross-attention], cross-attention, temporal attention, feed-forward (LGVI, figure 4)."""
+    """Self-attention, [language], cross-attention, temporal attention, feed-forward (LGVI, figure 4)."""
 
     def __init__(self, dim, config: UNetConfig, language, operations, attention, factory):
         super().__init__()

@@ -105,7 +105,9 @@ class UNetConfig:
         if refused:
             listed = ", ".join(f"{name}={value!r}" for name, value in sorted(refused.items()))
             raise InputError(f"this U-Net config asks for what InflatedUNet does not have: {listed}")
-        known = {name: tuple(value) if isinstance(value, list) else value for name, value in public.items() if name in fields}
+        known = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in public.items() if name in fields
+        }
         return cls(**known)
 
     def to_dict(self) -> dict:

@@ -32,7 +32,7 @@ class MaskProject(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Mask logits from the outputs of the cross-attention up-blocks, coarse to fine (LGVI, section 4.1)."""
+    """Mask logits from the outputs of the up-blocks, coarse to fine (LGVI, section 4.1)."""
 
     def __init__(self, in_channels, channels, groups, upscale, operations, factory):
         super().__init__()

@@ -84,9 +84,12 @@ class InflatedUNet(nn.Module):
 
         self.conv_norm_out = operations.GroupNorm(config.norm_num_groups, width, eps=config.norm_eps, **factory)
         self.conv_out = operations.Conv2d(width, config.out_channels, 3, padding=1, **factory)
+        # The decoder looks at the up-blocks from the first with attention on: three of Stable Diffusion's four.
+        attends = [kind.startswith("CrossAttn") for kind in config.up_block_types]
+        self.first_mask_block = attends.index(True) if any(attends) else 0
         self.mask_decoder = None
         if config.has_mask_decoder:
-            inputs = [c for c, kind in zip(reversed(channels), config.up_block_types) if kind.startswith("CrossAttn")]
+            inputs = list(reversed(channels))[self.first_mask_block :]
             groups, upscale = config.mask_norm_groups, config.mask_upscale
             self.mask_decoder = MaskDecoder(inputs, config.mask_channels, groups, upscale, operations, factory)
         if config.gate:
@@ -117,11 +120,11 @@ class InflatedUNet(nn.Module):
         Raises `InputError` where shapes do not fit or a mask is asked of a U-Net without a mask decoder.
         """
         config = self.config
-        self._check(noisy, text, condition, mask, masked_video, return_mask)
+        timestep = torch.as_tensor(timestep, device=noisy.device)
+        self._check(noisy, timestep, text, condition, mask, masked_video, return_mask)
         batch, _, frames, height, width = noisy.shape
 
-        timestep = torch.as_tensor(timestep, device=noisy.device).expand(batch)
-        time = self.time_embedding(sinusoid(timestep, config.block_out_channels[0]).to(noisy.dtype))
+        time = self.time_embedding(sinusoid(timestep.expand(batch), config.block_out_channels[0]).to(noisy.dtype))
         if config.pooled_text:
             time = time + self.text_embedding(text.mean(dim=1))
 
@@ -153,12 +156,11 @@ class InflatedUNet(nn.Module):
                 x = self._layer(resnet, block.attentions[i] if block.attentions else None, x, time, text, frames, cache)
             if hasattr(block, "upsamplers"):
                 x = block.upsamplers[0](x, skips[-1].shape[-2:])
-            if block.attentions:
-                features.append(x)
+            features.append(x)
 
         h = F.silu(clip_norm(self.conv_norm_out, x, frames))
         prediction = self.conv_out(h)
-        logits = self.mask_decoder(features, frames) if return_mask or config.gate else None
+        logits = self.mask_decoder(features[self.first_mask_block :], frames) if return_mask or config.gate else None
         if config.gate:
             gate = torch.sigmoid(grow(logits.detach(), config.mask_upscale) + self.gate_conv_out(h))
             gate = gate.repeat(1, config.out_channels // gate.shape[1], 1, 1)
@@ -180,12 +182,17 @@ class InflatedUNet(nn.Module):
             return checkpoint(run, x, time, text, use_reentrant=False)
         return run(x, time, text)
 
-    def _check(self, noisy, text, condition, mask, masked_video, return_mask):
+    def _check(self, noisy, timestep, text, condition, mask, masked_video, return_mask):
         channels = self.config.out_channels
         if noisy.ndim != 5 or noisy.shape[1] != channels:
-            raise InputError(f"noisy latents are {tuple(noisy.shape)}; expected (batch, {channels}, frames, height, width)")
+            raise InputError(
+                f"noisy latents are {tuple(noisy.shape)}; expected (batch, {channels}, frames, height, width)"
+            )
         if condition is not None and condition.shape != noisy.shape:
             raise InputError(f"condition is {tuple(condition.shape)} but the noisy latents are {tuple(noisy.shape)}")
+        if timestep.shape not in ((), (1,), noisy.shape[:1]):
+            expected = f"one number, or one for each of the {noisy.shape[0]} clips"
+            raise InputError(f"timestep is {tuple(timestep.shape)}; expected {expected}")
         if text.ndim != 3 or text.shape[0] != noisy.shape[0] or text.shape[2] != self.config.cross_attention_dim:
             expected = (noisy.shape[0], "tokens", self.config.cross_attention_dim)
             raise InputError(f"text features are {tuple(text.shape)}; expected {expected}")

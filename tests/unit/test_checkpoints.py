@@ -61,15 +61,6 @@ def tokenizer_files():
     return {"vocab.json": json.dumps(vocabulary), "merges.txt": "\n".join(["#version: 0.2", *merges, ""])}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small run slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def checkpoint():
     """A small model with every part; weights that start at zero are made to count."""

@@ -6,9 +6,9 @@ from functools import cache
 
 import numpy as np
 import pytest
-import torch
 
-from train.data.synthetic import MARGIN, Clip, SyntheticClips, _Ranges, draw, sentences
+from train.data.synthetic import MARGIN, Clip, draw, sentences
+from train.data.synthetic_textures import _Ranges
 
 SHAPE_WORDS = {
     "circle": "circle|circles|disc|discs|ball|balls|round", "square": "square|squares|box|boxes",
@@ -258,17 +258,3 @@ def test_wording_varies_and_the_main_words_dominate():
 def test_bad_arguments_are_named(argument, value):
     with pytest.raises(ValueError, match=f"{argument}.*{value}"):
         draw(**{"seed": 0, "index": 0, argument: value})
-
-
-def test_dataset_serves_a_data_loader():
-    clips = SyntheticClips(seed=15, length=8, frames=2, augment=True)
-    loader = torch.utils.data.DataLoader(clips, batch_size=4, num_workers=2)
-    batches = list(loader)
-    assert len(batches) == 2
-    assert batches[0]["frames"].shape == batches[0]["clean"].shape == (4, 2, 64, 64, 3)
-    assert batches[0]["frames"].dtype == batches[0]["clean"].dtype == torch.uint8
-    assert batches[0]["mask"].shape == (4, 2, 64, 64) and batches[0]["mask"].dtype == torch.bool
-    assert torch.equal(batches[1]["frames"][0], clips[4]["frames"])
-    assert batches[1]["sentence"][0] == clips[4]["sentence"]
-    with pytest.raises(IndexError, match="8"):
-        clips[8]

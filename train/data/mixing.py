@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -22,21 +24,20 @@ class DrawnClips(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict:
         kind, index = key
         batch = self.kinds[kind]
-        clip = draw(self.seed, index, batch.frames, batch.pixels, batch.pixels, augment=True)
+        clip = draw(self.seed, index, batch.frames, batch.pixels, batch.pixels, augment=True, kind=batch.kind)
         arrays = {name: torch.from_numpy(getattr(clip, name)) for name in ("frames", "clean", "mask")}
         return {**arrays, "sentence": clip.sentence}
 
 
 class Schedule:
-    """For each step from `start` to `steps`, the keys of its batch; images only before `image_steps`."""
+    """For each step from `start` to `steps`, the keys of its batch."""
 
-    def __init__(self, seed: int, kinds: tuple[Batches, ...], start: int, steps: int, image_steps: int):
-        self.seed, self.kinds = seed, kinds
-        self.start, self.steps, self.image_steps = start, steps, image_steps
+    def __init__(self, seed: int, kinds: tuple[Batches, ...], start: int, steps: int):
+        self.seed, self.kinds, self.start, self.steps = seed, kinds, start, steps
 
     def kind_of(self, step: int) -> int:
         """Which kind of batch a step sees."""
-        shares = np.array([b.share if step >= self.image_steps or b.frames == 1 else 0.0 for b in self.kinds])
+        shares = np.array([b.share * b.covers(step) for b in self.kinds])
         return int(np.random.default_rng([self.seed, step]).choice(len(shares), p=shares / shares.sum()))
 
     def __len__(self):
@@ -48,12 +49,17 @@ class Schedule:
             yield [(kind, step * CLIPS_PER_STEP + i) for i in range(self.kinds[kind].size)]
 
 
-def loader(seed: int, kinds, start: int, steps: int, image_steps: int, workers: int, pin: bool) -> DataLoader:
+def loader(seed: int, kinds, start: int, steps: int, workers: int, pin: bool) -> DataLoader:
     """Batches as dicts: frames, clean (B, T, H, W, 3) uint8, mask (B, T, H, W) bool, sentence list of str."""
     return DataLoader(
         DrawnClips(seed, kinds),
-        batch_sampler=Schedule(seed, kinds, start, steps, image_steps),
+        batch_sampler=Schedule(seed, kinds, start, steps),
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_ctrl_c_to_the_parent,
     )
+
+
+def _leave_ctrl_c_to_the_parent(_):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,7 +11,8 @@ import numpy as np
 SHAPES = ("circle", "square", "triangle", "diamond", "cross")
 COLORS = ("red", "green", "blue", "yellow", "purple", "white")
 SIZES = ("small", "large")
-KINDS = {"attributes": 0.4, "position": 0.3, "several": 0.15, "none": 0.15}
+# "shape" is drawn only where it is asked for: one object by its attributes, among others of its color and size.
+KINDS = {"attributes": 0.4, "position": 0.3, "several": 0.15, "none": 0.15, "shape": 0.0}
 
 Look = tuple[str | None, str | None, str | None]
 Said = tuple[tuple[int, ...], str, bool]  # targets, noun phrase, whether it counts ("all", "everything", ...)
@@ -210,7 +211,7 @@ def _none(rng: np.random.Generator, scene: Scene) -> Said | None:
     return (), "the " + _noun(rng, phrase, side), False
 
 
-_BUILDERS = {"attributes": _attributes, "position": _position, "several": _several, "none": _none}
+_BUILDERS = {"attributes": _attributes, "shape": _attributes, "position": _position, "several": _several, "none": _none}
 _SEVERAL = {_pair: 50, _all: 40, _everything: 2, _all_but: 18}
 
 
