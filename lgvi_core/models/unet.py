@@ -36,6 +36,12 @@ class InflatedUNet(nn.Module):
             self.condition_conv_in = operations.Conv2d(config.out_channels, channels[0], 3, padding=1, **factory)
             nn.init.zeros_(self.condition_conv_in.weight)
             nn.init.zeros_(self.condition_conv_in.bias)
+        if config.noise_gate:
+            self.noise_gate = operations.Linear(time_dim, channels[0], **factory)
+            nn.init.zeros_(self.noise_gate.weight)
+            nn.init.zeros_(self.noise_gate.bias)
+        if config.coordinates:
+            self.coordinate_conv_in = operations.Conv2d(2, channels[0], 1, **factory)
         self.time_embedding = TimeEmbedding(channels[0], time_dim, operations, factory)
         if config.pooled_text:
             self.text_embedding = TimeEmbedding(config.cross_attention_dim, time_dim, operations, factory)
@@ -125,6 +131,8 @@ class InflatedUNet(nn.Module):
         batch, _, frames, height, width = noisy.shape
 
         time = self.time_embedding(sinusoid(timestep.expand(batch), config.block_out_channels[0]).to(noisy.dtype))
+        if config.noise_gate:
+            noise_gate = self.noise_gate(F.silu(time)).repeat_interleave(frames, 0)[:, :, None, None]
         if config.pooled_text:
             time = time + self.text_embedding(text.mean(dim=1))
 
@@ -133,9 +141,13 @@ class InflatedUNet(nn.Module):
             condition = torch.zeros_like(noisy)
         source = condition.transpose(1, 2).flatten(0, 1)
         if config.adds_condition:
-            x = self.conv_in(x) + remember(cache, "condition", lambda: self.condition_conv_in(source))
+            x = self.conv_in(x) * noise_gate if config.noise_gate else self.conv_in(x)
+            x = x + remember(cache, "condition", lambda: self.condition_conv_in(source))
         else:
             x = self.conv_in(torch.cat([x, source], dim=1))
+
+        if config.coordinates:
+            x = x + self.coordinate_conv_in(places(height, width).to(x))
 
         skips = [x]
         for block in self.down_blocks:
@@ -217,6 +229,12 @@ def sinusoid(timestep: Tensor, dim: int) -> Tensor:
     frequencies = torch.exp(torch.arange(dim // 2, device=timestep.device) * (-math.log(10000) / (dim // 2)))
     angles = timestep[:, None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def places(height: int, width: int) -> Tensor:
+    """Each latent's place (1, 2, H, W): x and y from -1 to 1 between the frame's edges."""
+    axes = ((2 * torch.arange(side) + 1) / side - 1 for side in (height, width))
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1])[None]
 
 
 def grow(logits: Tensor, upscale: int) -> Tensor:

@@ -219,7 +219,6 @@ OPTIONS = {
     "dilate below 0": (["--dilate", "-1"], ["dilate is -1"]),
     "dilate not a number": (["--dilate", "nan"], ["dilate is nan"]),
     "feather below 0": (["--feather", "-2"], ["feather is -2"]),
-    "guidance not a number": (["--guidance", "nan"], ["guidance_scale is nan"]),
     "sheet no picture": (["--sheet", "sheet.txt"], ["sheet.txt", ".png"]),
     "sheet without ending": (["--sheet", "sheet"], ["sheet", ".png"]),
     "mask missing": (["--mask", "mask.mp4"], ["mask.mp4 does not exist"]),
@@ -228,9 +227,15 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("case", OPTIONS)
-def test_an_option_that_cannot_be_is_refused(folder, capsys, case):
+def test_an_option_that_cannot_be_is_refused_before_any_work(folder, capsys, monkeypatch, case):
     arguments, words = OPTIONS[case]
+    monkeypatch.setattr(inpaint, "encode", lambda *_: pytest.fail("a window was begun"))
     refused(capsys, command(*arguments), *words)
+
+
+@pytest.mark.parametrize("option", ["--guidance", "--image-guidance"])
+def test_guidance_that_is_no_number_is_refused(folder, capsys, option):
+    refused(capsys, command(option, "nan"), "guidance_scale is nan")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
