@@ -13,7 +13,7 @@ from lgvi_core.models import attention as attention_module
 from lgvi_core.models.attention import Attention, explicit_product, scaled_dot_product
 from lgvi_core.models.autoencoder import SpaceToDepthAutoencoder
 from lgvi_core.models.blocks import ResnetBlock, TransformerBlock, clip_norm
-from lgvi_core.models.unet import grow, sinusoid
+from lgvi_core.models.unet import grow, places, sinusoid
 
 PIXELS = {"in_channels": 12, "out_channels": 12, "mask_upscale": 2}  # latents of SpaceToDepthAutoencoder(2)
 GATED = {**PIXELS, "gate": True}
@@ -22,6 +22,8 @@ EVERYTHING = {
     "lan_cross_attn": True,
     "pooled_text": True,
     "resnet_time_scale_shift": "scale_shift",
+    "noise_gate": True,
+    "coordinates": True,
 }
 BARE = {"temp_attn": False, "mask_decoder_type": None}
 VARIANTS = [{}, {"in_channels": 8}, {"lan_cross_attn": True}, BARE, EVERYTHING]
@@ -87,15 +89,6 @@ def count_calls(*modules):
 
 def close(got, expected, tolerance=1e-4):
     torch.testing.assert_close(got, expected, atol=tolerance, rtol=tolerance)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """For tensors this small more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # What a host supplies
@@ -555,3 +548,32 @@ def test_a_mask_cannot_be_asked_of_a_network_without_a_mask_decoder():
     unet = small_unet(mask_decoder_type=None)
     with pytest.raises(InputError, match="no mask decoder"):
         unet(**inputs(unet), return_mask=True)
+
+
+def test_a_closed_noise_gate_keeps_the_noisy_latents_out():
+    unet = small_unet(noise_gate=True)
+    given = inputs(unet)
+    other = given | {"noisy": given["noisy"] + 1}
+    with torch.no_grad():
+        assert (unet(**given) - unet(**other)).abs().max() > 1e-3
+        nn.init.zeros_(unet.noise_gate.weight)
+        nn.init.zeros_(unet.noise_gate.bias)
+        close(unet(**given), unet(**other))
+    assert not InflatedUNet(small_config(noise_gate=True)).noise_gate.weight.any()  # it starts closed
+
+
+def test_a_noise_gate_needs_an_added_condition():
+    with pytest.raises(InputError, match="noise_gate"):
+        small_config(noise_gate=True, in_channels=8)
+
+
+def test_coordinates_run_from_edge_to_edge_and_tell_left_from_right():
+    grid = places(2, 4)
+    close(grid[0, 0], torch.tensor([-0.75, -0.25, 0.25, 0.75]).expand(2, 4))
+    close(grid[0, 1], torch.tensor([[-0.5], [0.5]]).expand(2, 4))
+    unet = small_unet(coordinates=True)
+    given = inputs(unet)
+    with torch.no_grad():
+        before = unet(**given)
+        nn.init.zeros_(unet.coordinate_conv_in.weight)
+        assert (unet(**given) - before).abs().max() > 1e-3

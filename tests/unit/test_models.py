@@ -22,13 +22,9 @@ VAE = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """For tensors this small more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def no_gradients():
     with torch.no_grad():
         yield
-    torch.set_num_threads(before)
 
 
 # Config

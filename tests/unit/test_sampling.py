@@ -37,15 +37,6 @@ def small_unet(**options):
     return unet
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """For tensors this small more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def unet():
     return small_unet()
