@@ -86,6 +86,8 @@ class TrainConfig:
     def __post_init__(self):
         if self.precision not in ("fp32", "bf16"):
             raise InputError(f"precision is {self.precision!r}; allowed: 'fp32', 'bf16'")
+        if self.tokenizer_merges < 1:
+            raise InputError(f"tokenizer_merges is {self.tokenizer_merges}; it must be at least 1")
         if self.steps < 1:
             raise InputError(f"steps is {self.steps}; it must be at least 1")
         if not self.batches or min(b.share for b in self.batches) <= 0:

@@ -429,7 +429,8 @@ def test_messages_have_lines_of_their_own(folder, models):
     assert all(line.startswith(("window ", "nothing in")) for line in lines)
 
 
-def test_an_interruption_ends_with_130_and_leaves_the_earlier_result(folder):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_with_130_and_leaves_the_earlier_result(folder, how):
     before = tree(folder)
     process = start(
         folder,
@@ -440,7 +441,7 @@ def test_an_interruption_ends_with_130_and_leaves_the_earlier_result(folder):
         shown = ""
         while "window 1 of 8" not in shown:
             shown += process.stderr.read(1) or pytest.fail(f"it ended early: {shown}")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         out, err = process.communicate(timeout=300)
     finally:
         process.kill()
