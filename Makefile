@@ -7,7 +7,7 @@ DEMO := lgvi_core/demo
 .PHONY: demo test benchmark clean
 
 demo: $(READY)
-	$(VENV)/bin/python -m lgvi_core remove $(DEMO)/clip.mp4 "remove the yellow diamond" \
+	$(VENV)/bin/python -m lgvi_core remove $(DEMO)/clip.mp4 "remove the red circle on the left" \
 		-o out/demo/removed.mp4 --mask-output out/demo/mask.mp4 --sheet out/demo/sheet.png
 	@echo "video: out/demo/removed.mp4   before: $(DEMO)/clip.mp4"
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from unit.test_inpaint import frames_of, gated, hole, latent, noise_clip, tree
+from unit.test_inpaint import frames_of, gated, hole, latent, tree
 from unit.test_video import cut, make_video, no_frames, only_sound, sound_packets, write
 
 from lgvi_core import __version__, checkpoints, inpaint, masks

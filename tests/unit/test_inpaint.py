@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from unit.test_video import cut, make_video, sound_packets, write
 
-from lgvi_core import checkpoints, inpaint as module, masks
+from lgvi_core import checkpoints, masks
+from lgvi_core import inpaint as module
 from lgvi_core.checkpoints import Checkpoint
 from lgvi_core.errors import InputError
 from lgvi_core.inpaint import Result, inpaint
