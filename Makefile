@@ -12,7 +12,7 @@ demo: $(READY)
 	@echo "video: out/demo/removed.mp4   before: $(DEMO)/clip.mp4"
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -q $(TESTS)
+	$(VENV)/bin/python -m pytest -q -rs $(TESTS)
 
 benchmark: $(READY)
 	$(VENV)/bin/python -m benchmarks.run
