@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import wave
 from pathlib import Path
 
+import av
 import numpy as np
 
 from lgvi_core.video import VideoWriter
@@ -36,12 +36,13 @@ def melody(seconds: float) -> np.ndarray:
 def main(path: str) -> None:
     clip = demo_clip()
     with tempfile.TemporaryDirectory() as folder:
-        sound = Path(folder) / "melody.wav"
-        with wave.open(str(sound), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(SAMPLE_RATE)
-            file.writeframes(melody(FRAMES / RATE).tobytes())
+        sound = Path(folder) / "melody.m4a"
+        with av.open(sound, "w", options={"fflags": "+bitexact"}) as file:
+            stream = file.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+            frame = av.AudioFrame.from_ndarray(melody(FRAMES / RATE)[None], format="s16", layout="mono")
+            frame.sample_rate = SAMPLE_RATE
+            file.mux(stream.encode(frame))
+            file.mux(stream.encode(None))
         with VideoWriter(path, SIDE, SIDE, RATE, audio_from=sound) as writer:
             for frame in clip.frames:
                 writer.write(frame)
