@@ -13,6 +13,7 @@ from . import masks
 from .errors import InputError
 
 TITLES = ("input", "mask", "result")
+MASK_COLOUR = (255, 0, 255)
 ROW_HEIGHT = 180  # pixels; smaller frames are enlarged by whole numbers
 COLUMN_WIDTH = 480  # pixels, for wide frames
 MARGIN = 18  # pixels above each row, for its title
@@ -30,7 +31,7 @@ class ContactSheet:
     def add(self, source: np.ndarray, mask: np.ndarray, result: np.ndarray) -> None:
         """The next frame: source and result (H, W, 3) uint8, mask (H, W) bool."""
         if self.seen % self.stride == 0:
-            shown = masks.overlay(source[None], mask[None])[0]
+            shown = masks.overlay(source[None], mask[None], MASK_COLOUR)[0]
             self.kept.append((self.seen, _row([source, shown, result])))
             if len(self.kept) == 4 * self.rows:
                 self.kept = self.kept[::2]
