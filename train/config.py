@@ -51,6 +51,15 @@ class Dropout:
 
 
 @dataclass(frozen=True)
+class Recognition:
+    """The auxiliary task of `train.recognition`: heads on `blocks`, their loss times `weight`; none without blocks."""
+
+    blocks: tuple[str, ...] = ()
+    weight: float = 1.0
+    cells: int = 16  # per side of the frame
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides a run. Paths are relative to where the command is given."""
 
@@ -72,6 +81,7 @@ class TrainConfig:
     ema_decay: float = 0.999
     loss: LossWeights = field(default_factory=LossWeights)
     dropout: Dropout = field(default_factory=Dropout)
+    recognition: Recognition = field(default_factory=Recognition)
     noisiest: float = 0.5  # share of the samples at the last timestep; the rest is uniform
     precision: str = "fp32"
     workers: int = 2
@@ -96,6 +106,11 @@ class TrainConfig:
         for step in sorted(edge for edge in edges if edge < self.steps):
             if not any(b.covers(step) for b in self.batches):
                 raise InputError(f"batches: no kind of batch is in use at step {step}; steps are 0 to {self.steps - 1}")
+        for block in self.recognition.blocks:
+            side, _, level = block.partition(".")
+            count = len(self.unet.get("block_out_channels", (0,) * 4))
+            if side not in ("down_blocks", "up_blocks") or not level.isdigit() or int(level) >= count:
+                raise InputError(f"recognition.blocks names {block!r}; allowed: down_blocks.0 to up_blocks.{count - 1}")
         if not 0 <= self.noisiest <= 1:
             raise InputError(f"noisiest is {self.noisiest}; it is a share between 0 and 1")
 
@@ -141,9 +156,11 @@ def _build(kind, values: dict, where: str):
     if absent:
         raise InputError(f"config keys are missing: {', '.join(absent)}")
     values = dict(values)
-    for name, nested in (("loss", LossWeights), ("dropout", Dropout)):
+    for name, nested in (("loss", LossWeights), ("dropout", Dropout), ("recognition", Recognition)):
         if name in values and name in fields:
             values[name] = _build(nested, values[name], f"{where}{name}.")
+    if isinstance(values.get("blocks"), list):
+        values["blocks"] = tuple(values["blocks"])
     if "batches" in values and "batches" in fields:
         values["batches"] = tuple(_build(Batches, b, f"batches[{i}].") for i, b in enumerate(values["batches"]))
     for name, value in values.items():

@@ -38,6 +38,7 @@ from .config import TrainConfig
 from .data import mixing
 from .data.synthetic import sentences
 from .objectives import add_noise, draw_timesteps, losses, target
+from .recognition import Recognition
 from .samples import Validation, plot_log
 from .tokenizer import train_clip_tokenizer
 
@@ -47,10 +48,11 @@ log = logging.getLogger(__name__)
 class Model(nn.Module):
     """The parts that train together."""
 
-    def __init__(self, unet: InflatedUNet, text_encoder: TextEncoder):
+    def __init__(self, unet: InflatedUNet, text_encoder: TextEncoder, recognition: Recognition | None):
         super().__init__()
         self.unet = unet
         self.text_encoder = text_encoder
+        self.recognition = recognition
 
     def forward(self, noisy, timesteps, token_ids, condition):
         return self.unet(noisy, timesteps, self.text_encoder(token_ids), condition, return_mask=True)
@@ -66,9 +68,9 @@ def build(config: TrainConfig) -> tuple[Model, nn.Module]:
     # CLIP's own start, 0.02, drowns what a word is in what its neighbours are: small models then read late or never.
     nn.init.normal_(text_encoder.model.get_input_embeddings().weight)
     unet_config = UNetConfig.from_public({**config.unet, "cross_attention_dim": config.text_encoder["hidden_size"]})
-    return Model(InflatedUNet(unet_config, attention=explicit_product), text_encoder), autoencoder_from_config(
-        config.autoencoder
-    )
+    unet = InflatedUNet(unet_config, attention=explicit_product)
+    recognition = Recognition(unet, config.recognition.blocks) if config.recognition.blocks else None
+    return Model(unet, text_encoder, recognition), autoencoder_from_config(config.autoencoder)
 
 
 def noise_schedule(scheduler_config: dict) -> Tensor:
@@ -105,10 +107,16 @@ def training_step(
     timesteps = draw_timesteps(count, len(alphas), config.noisiest, generator)
     noise = torch.randn(latents.shape, generator=generator, device=device)
     noisy = add_noise(latents, noise, timesteps, alphas)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    watching = contextlib.nullcontext() if model.recognition is None else model.recognition.watch(model.unet)
+    with watching as outputs, torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         prediction, probability = model(noisy, timesteps, token_ids, condition)
     wanted = target(config.scheduler["prediction_type"], latents, noise, timesteps, alphas)
-    return losses(prediction, wanted, probability, mask[:, None].float(), config.loss)
+    parts = losses(prediction, wanted, probability, mask[:, None].float(), config.loss)
+    if model.recognition is not None:
+        owners, facts = (batch[name].to(device, non_blocking=True) for name in ("owners", "facts"))
+        parts["recognition"] = model.recognition(outputs, owners, facts)
+        parts["total"] = parts["total"] + config.recognition.weight * parts["recognition"]
+    return parts
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -158,7 +166,8 @@ def train(config: TrainConfig, device: torch.device) -> Path | None:
     )
 
     validation = Validation(config.seed, device)
-    batches = mixing.loader(config.seed, config.batches, start, config.steps, config.workers, fused)
+    cells = config.recognition.cells if config.recognition.blocks else None
+    batches = mixing.loader(config.seed, config.batches, start, config.steps, config.workers, fused, cells)
     began = saved = time.monotonic()
     step = start
     with open(output / "log.jsonl", "a") as journal, tqdm(total=config.steps, initial=start, unit="step") as bar, \

@@ -18,6 +18,12 @@ def clip_norm(norm: nn.Module, x: Tensor, frames: int) -> Tensor:
     return norm(clips).transpose(1, 2).flatten(0, 1)
 
 
+def start_at_zero(layer: nn.Module) -> None:
+    """Zeroes a layer's parameters; a host's layer may have none before its weights are loaded."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class ResnetBlock(nn.Module):
     """Two convolutions, the time embedding between them."""
 
@@ -92,8 +98,7 @@ class TransformerBlock(nn.Module):
         if config.temp_attn:
             self.attn_temp = Attention(dim, dim, *shared)
             self.norm_temp = operations.LayerNorm(dim, **factory)
-            nn.init.zeros_(self.attn_temp.to_out[0].weight)
-            nn.init.zeros_(self.attn_temp.to_out[0].bias)
+            start_at_zero(self.attn_temp.to_out[0])
         self.ff = FeedForward(dim, operations, factory)
         self.norm3 = operations.LayerNorm(dim, **factory)
 

@@ -41,7 +41,8 @@ class UNetConfig:
     mask_norm_groups: int = 32
     mask_upscale: int = 1  # mask pixels per latent pixel and axis
     gate: bool = False  # output (1 - g) * condition + g * prediction, g from the mask; the model predicts the sample
-    noise_gate: bool = False  # how much of the noisy latents enters is learnt per timestep, from nothing on
+    noise_ramp: bool = False  # noisy latents enter by 1 - t / (T - 1): not at all at the last timestep, pure noise
+    num_train_timesteps: int = 1000  # T, of the noise ramp
     coordinates: bool = False  # add a projection of each latent's place in the frame after the first convolution
     pooled_text: bool = False  # add the mean of the text features to the time embedding
     resnet_time_scale_shift: str = "default"  # "scale_shift": the time embedding scales and shifts the second norm
@@ -73,8 +74,8 @@ class UNetConfig:
             raise InputError(
                 f"resnet_time_scale_shift is {self.resnet_time_scale_shift!r}; known: 'default', 'scale_shift'"
             )
-        if self.noise_gate and not self.adds_condition:
-            raise InputError(f"noise_gate needs an added condition, in_channels {self.out_channels}, not {self.in_channels}")
+        if self.noise_ramp and not self.adds_condition:
+            raise InputError(f"noise_ramp needs an added condition, in_channels {self.out_channels}, not {self.in_channels}")
         if self.gate and not self.has_mask_decoder:
             raise InputError("gate is true but mask_decoder_type is null: the gate is made from the mask decoder")
         if self.gate and self.out_channels % self.mask_upscale**2:

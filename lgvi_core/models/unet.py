@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
 from .attention import remember, scaled_dot_product
-from .blocks import Downsample, ResnetBlock, Transformer, Upsample, clip_norm
+from .blocks import Downsample, ResnetBlock, Transformer, Upsample, clip_norm, start_at_zero
 from .config import UNetConfig
 from .mask_decoder import MaskDecoder
 
@@ -34,12 +34,7 @@ class InflatedUNet(nn.Module):
         self.conv_in = operations.Conv2d(config.in_channels, channels[0], 3, padding=1, **factory)
         if config.adds_condition:
             self.condition_conv_in = operations.Conv2d(config.out_channels, channels[0], 3, padding=1, **factory)
-            nn.init.zeros_(self.condition_conv_in.weight)
-            nn.init.zeros_(self.condition_conv_in.bias)
-        if config.noise_gate:
-            self.noise_gate = operations.Linear(time_dim, channels[0], **factory)
-            nn.init.zeros_(self.noise_gate.weight)
-            nn.init.zeros_(self.noise_gate.bias)
+            start_at_zero(self.condition_conv_in)
         if config.coordinates:
             self.coordinate_conv_in = operations.Conv2d(2, channels[0], 1, **factory)
         self.time_embedding = TimeEmbedding(channels[0], time_dim, operations, factory)
@@ -131,8 +126,6 @@ class InflatedUNet(nn.Module):
         batch, _, frames, height, width = noisy.shape
 
         time = self.time_embedding(sinusoid(timestep.expand(batch), config.block_out_channels[0]).to(noisy.dtype))
-        if config.noise_gate:
-            noise_gate = self.noise_gate(F.silu(time)).repeat_interleave(frames, 0)[:, :, None, None]
         if config.pooled_text:
             time = time + self.text_embedding(text.mean(dim=1))
 
@@ -141,7 +134,10 @@ class InflatedUNet(nn.Module):
             condition = torch.zeros_like(noisy)
         source = condition.transpose(1, 2).flatten(0, 1)
         if config.adds_condition:
-            x = self.conv_in(x) * noise_gate if config.noise_gate else self.conv_in(x)
+            x = self.conv_in(x)
+            if config.noise_ramp:
+                ramp = 1 - timestep.expand(batch).to(x) / (config.num_train_timesteps - 1)
+                x = x * ramp.repeat_interleave(frames, 0)[:, None, None, None]
             x = x + remember(cache, "condition", lambda: self.condition_conv_in(source))
         else:
             x = self.conv_in(torch.cat([x, source], dim=1))

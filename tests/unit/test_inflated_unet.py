@@ -22,7 +22,7 @@ EVERYTHING = {
     "lan_cross_attn": True,
     "pooled_text": True,
     "resnet_time_scale_shift": "scale_shift",
-    "noise_gate": True,
+    "noise_ramp": True,
     "coordinates": True,
 }
 BARE = {"temp_attn": False, "mask_decoder_type": None}
@@ -550,21 +550,19 @@ def test_a_mask_cannot_be_asked_of_a_network_without_a_mask_decoder():
         unet(**inputs(unet), return_mask=True)
 
 
-def test_a_closed_noise_gate_keeps_the_noisy_latents_out():
-    unet = small_unet(noise_gate=True)
-    given = inputs(unet)
+def test_a_noise_ramp_keeps_the_noisy_latents_out_at_the_last_timestep_alone():
+    unet = small_unet(noise_ramp=True)
+    given = inputs(unet) | {"timestep": torch.tensor(999)}
     other = given | {"noisy": given["noisy"] + 1}
     with torch.no_grad():
-        assert (unet(**given) - unet(**other)).abs().max() > 1e-3
-        nn.init.zeros_(unet.noise_gate.weight)
-        nn.init.zeros_(unet.noise_gate.bias)
         close(unet(**given), unet(**other))
-    assert not InflatedUNet(small_config(noise_gate=True)).noise_gate.weight.any()  # it starts closed
+        earlier = {"timestep": torch.tensor(500)}
+        assert (unet(**given | earlier) - unet(**other | earlier)).abs().max() > 1e-3
 
 
-def test_a_noise_gate_needs_an_added_condition():
-    with pytest.raises(InputError, match="noise_gate"):
-        small_config(noise_gate=True, in_channels=8)
+def test_a_noise_ramp_needs_an_added_condition():
+    with pytest.raises(InputError, match="noise_ramp"):
+        small_config(noise_ramp=True, in_channels=8)
 
 
 def test_coordinates_run_from_edge_to_edge_and_tell_left_from_right():

@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,14 +14,14 @@ from lgvi_core.errors import InputError
 from train import config as configs
 from train import lgvi, state
 from train.config import Batches, LossWeights
-from train.data import mixing
+from train.data import labels, mixing
 from train.data.synthetic import draw
 from train.objectives import add_noise, draw_timesteps, losses, target
 from train.tokenizer import train_clip_tokenizer
 
 SHIPPED = sorted((Path(lgvi.__file__).parent / "configs").glob("*.yaml"))
 TINY = [
-    "unet.block_out_channels=[16, 16, 16]",
+    "unet.block_out_channels=[16, 16, 16, 16]",
     "unet.norm_num_groups=4",
     "unet.mask_channels=8",
     "unet.attention_head_dim=2",
@@ -31,6 +32,7 @@ TINY = [
     "text_encoder.projection_dim=16",
     "tokenizer_sentences=50",
     "tokenizer_merges=20",
+    "recognition.cells=8",
     "batches=[{frames: 1, size: 4, pixels: 32, end: 2}, {frames: 2, size: 2, pixels: 32, start: 1}]",
     "workers=0",
     "precision=fp32",
@@ -52,7 +54,7 @@ def test_every_shipped_config_builds_and_takes_a_step(path, tmp_path):
     config = configs.load(path, [*small, "batches=[{frames: 2, size: 1, share: 1.0, pixels: 32}]"])
     model, autoencoder = lgvi.build(config)
     alphas = lgvi.noise_schedule(config.scheduler)
-    batch = next(iter(mixing.loader(1, config.batches, 0, 1, 0, False)))
+    batch = next(iter(mixing.loader(1, config.batches, 0, 1, 0, False, config.recognition.cells)))
     parts = lgvi.training_step(0, batch, model, autoencoder, alphas, config, torch.device("cpu"))
     parts["total"].backward()
     assert all(torch.isfinite(value) for value in parts.values())
@@ -180,7 +182,46 @@ def test_a_failed_save_leaves_the_state_before_it(tmp_path, monkeypatch):
 def test_a_state_of_another_config_is_refused(tmp_path):
     lgvi.train(tiny(tmp_path, "max_minutes=0.0"), torch.device("cpu"))
     with pytest.raises(InputError, match="another config"):
-        lgvi.train(tiny(tmp_path, "unet.block_out_channels=[16, 16, 32]"), torch.device("cpu"))
+        lgvi.train(tiny(tmp_path, "unet.block_out_channels=[16, 16, 16, 32]"), torch.device("cpu"))
+
+
+def test_labels_say_what_each_object_is_and_where_it_stands():
+    clip = draw(3, 1, 4, augment=True, kind="position")
+    owners, facts = labels.owners(clip, 16), labels.facts(clip)
+    assert owners.shape == (4, 16, 16) and set(np.unique(owners)) == {labels.UNKNOWN, *range(len(clip.objects))}
+    for i, drawn in enumerate(clip.objects):
+        shape, color, size = facts[i, :3]
+        named = labels.SHAPES[shape], labels.COLORS[color], labels.SIZES[size]
+        assert named == (drawn.shape, drawn.color, drawn.size)
+        for t in range(4):
+            x, y = (drawn.centers(4)[t] / 4).astype(int)
+            assert owners[t, y, x] == i
+    centers = np.stack([drawn.centers(4) for drawn in clip.objects])
+    among_all = facts[: len(clip.objects), 3:].reshape(-1, len(labels.SHARED), 4)[:, 0]  # rivals share nothing
+    for i, sides in enumerate(among_all):
+        others = np.delete(centers, i, axis=0)
+        for side, (axis, sign) in enumerate(((0, -1), (0, 1), (1, -1), (1, 1))):
+            lead = sign * (centers[i] - others)[..., axis]
+            expected = 1 if lead.min() > 5 else 0 if lead.min(1).size and (-lead).min(1).max() > 5 else labels.UNKNOWN
+            assert sides[side] == expected
+    assert (facts[len(clip.objects) :] == labels.UNKNOWN).all()
+
+
+def test_recognition_teaches_the_blocks_it_watches_and_no_others():
+    config = tiny(Path("unused"), "recognition.blocks=[down_blocks.1]")
+    model, autoencoder = lgvi.build(config)
+    batch = next(iter(mixing.loader(1, config.batches, 0, 1, 0, False, config.recognition.cells)))
+    step = (model, autoencoder, lgvi.noise_schedule(config.scheduler), config, torch.device("cpu"))
+    lgvi.training_step(0, batch, *step)["recognition"].backward()
+    assert model.unet.down_blocks[0].resnets[0].conv1.weight.grad.abs().sum() > 0
+    assert model.unet.down_blocks[2].resnets[0].conv1.weight.grad is None
+    assert not any(module._forward_hooks for module in model.unet.modules())
+
+
+@pytest.mark.parametrize("block", ["down_blocks", "mid_block.0", "up_blocks.4"])
+def test_recognition_refuses_a_block_that_is_not_there(block):
+    with pytest.raises(InputError, match="recognition.blocks names"):
+        tiny(Path("unused"), f"recognition.blocks=[{block}]")
 
 
 def test_a_loss_that_is_nan_stops_the_run(tmp_path):

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..config import Batches
+from . import labels
 from .synthetic import draw
 
 CLIPS_PER_STEP = 1 << 16  # step n draws the clips n * CLIPS_PER_STEP and on
@@ -17,15 +18,19 @@ CLIPS_PER_STEP = 1 << 16  # step n draws the clips n * CLIPS_PER_STEP and on
 class DrawnClips(Dataset):
     """Training clips of the drawn domain, asked for by (kind of batch, index)."""
 
-    def __init__(self, seed: int, kinds: tuple[Batches, ...]):
+    def __init__(self, seed: int, kinds: tuple[Batches, ...], cells: int | None):
         self.seed = seed
         self.kinds = kinds
+        self.cells = cells
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
         kind, index = key
         batch = self.kinds[kind]
         clip = draw(self.seed, index, batch.frames, batch.pixels, batch.pixels, augment=True, kind=batch.kind)
         arrays = {name: torch.from_numpy(getattr(clip, name)) for name in ("frames", "clean", "mask")}
+        if self.cells:
+            arrays["owners"] = torch.from_numpy(labels.owners(clip, self.cells))
+            arrays["facts"] = torch.from_numpy(labels.facts(clip))
         return {**arrays, "sentence": clip.sentence}
 
 
@@ -49,10 +54,13 @@ class Schedule:
             yield [(kind, step * CLIPS_PER_STEP + i) for i in range(self.kinds[kind].size)]
 
 
-def loader(seed: int, kinds, start: int, steps: int, workers: int, pin: bool) -> DataLoader:
-    """Batches as dicts: frames, clean (B, T, H, W, 3) uint8, mask (B, T, H, W) bool, sentence list of str."""
+def loader(seed: int, kinds, start: int, steps: int, workers: int, pin: bool, cells: int | None = None) -> DataLoader:
+    """Batches as dicts: frames, clean (B, T, H, W, 3) uint8, mask (B, T, H, W) bool, sentence list of str.
+
+    With `cells` also `owners` and `facts` of `labels`.
+    """
     return DataLoader(
-        DrawnClips(seed, kinds),
+        DrawnClips(seed, kinds, cells),
         batch_sampler=Schedule(seed, kinds, start, steps),
         num_workers=workers,
         pin_memory=pin,
