@@ -75,7 +75,8 @@ class UNetConfig:
                 f"resnet_time_scale_shift is {self.resnet_time_scale_shift!r}; known: 'default', 'scale_shift'"
             )
         if self.noise_ramp and not self.adds_condition:
-            raise InputError(f"noise_ramp needs an added condition, in_channels {self.out_channels}, not {self.in_channels}")
+            wanted = f"in_channels {self.out_channels}, not {self.in_channels}"
+            raise InputError(f"noise_ramp needs an added condition: {wanted}")
         if self.gate and not self.has_mask_decoder:
             raise InputError("gate is true but mask_decoder_type is null: the gate is made from the mask decoder")
         if self.gate and self.out_channels % self.mask_upscale**2:

@@ -11,7 +11,9 @@ MAX_PAN = 1.2  # pixels a frame and axis
 MIN_CONTRAST = 0.3  # distance in RGB of an object's color from the background's
 
 
-def draw_background(rng, frames, height, width, scale, held_out, objects) -> tuple[np.ndarray, np.ndarray | float, bool]:
+def draw_background(
+    rng, frames, height, width, scale, held_out, objects
+) -> tuple[np.ndarray, np.ndarray | float, bool]:
     """The background (T, H, W, 3) from 0 to 255 in float32, the grain to add to it, and whether it stands still."""
     ranges = _Ranges(rng, held_out)
     still = bool(rng.random() < 0.5)
