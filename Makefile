@@ -1,28 +1,37 @@
-# Both targets set up everything they need in .venv; a second run reuses it.
+# Every target sets up what it needs in .venv; a second run reuses it.
 PYTHON ?= python3
 VENV := .venv
+BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TEST_READY := $(VENV)/.test-ready
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 DEMO := lgvi_core/demo
 
 .PHONY: demo test benchmark clean
 
 demo: $(READY)
-	$(VENV)/bin/python -m lgvi_core remove $(DEMO)/clip.mp4 "remove the red circle on the left" \
+	$(BIN)/python -m lgvi_core remove $(DEMO)/clip.mp4 "remove the red circle on the left" \
 		-o out/demo/removed.mp4 --mask-output out/demo/mask.mp4 --sheet out/demo/sheet.png
 	@echo "video: out/demo/removed.mp4   before: $(DEMO)/clip.mp4"
 
-test: $(READY)
-	$(VENV)/bin/python -m pytest -q -rs $(TESTS)
+test: $(TEST_READY)
+	$(BIN)/python tests/get_comfyui.py
+	$(BIN)/python -m pytest -q -rs $(TESTS)
 
 benchmark: $(READY)
-	$(VENV)/bin/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.run
 
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt torch torchvision torchaudio
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(PIP) torch torchvision torchaudio
+	$(PIP) --editable ".[train]"
+	touch $@
+
+# The tests run on the real ComfyUI: it, what it requires, comfy-cli, and what drives a browser.
+$(TEST_READY): $(READY) tests/get_comfyui.py
+	$(PIP) --editable ".[test]" --requirement "$$($(BIN)/python tests/get_comfyui.py)/requirements.txt"
 	touch $@
 
 clean:

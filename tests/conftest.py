@@ -3,17 +3,20 @@
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models this small are slower on several threads
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import get_comfyui
 import pytest
 from safetensors import safe_open
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("LGVI_SHARED", ROOT.parent / "shared"))
+ON_THE_HOST = [ROOT / "tests" / name for name in ("host", "browser", "cli")]
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +41,34 @@ def golden(shared):
         return json.loads(tensors(name)[1][key])
 
     return SimpleNamespace(folder=shared / "golden", tensors=tensors, weights=state_dict_for, config=config)
+
+
+@pytest.fixture(scope="session")
+def comfyui():
+    """The folder of the real ComfyUI."""
+    folder = get_comfyui.folder()
+    if not folder.is_dir():
+        pytest.skip(f"no ComfyUI at {folder}: `make test` puts it there")
+    if find_spec("comfyui_frontend_package") is None:
+        pytest.skip("ComfyUI's requirements are not installed: `make test` installs them")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, tmp_path_factory):
+    """The real ComfyUI server with this project as a node pack: see `host_server.Server`."""
+    from host_server import running
+
+    with running(comfyui, tmp_path_factory.mktemp("comfyui")) as server:
+        yield server
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """With LGVI_REQUIRE_HOST set, a test of the host, the page or comfy-cli that skips has failed; GPU tests may."""
+    report = yield
+    required = os.environ.get("LGVI_REQUIRE_HOST") and any(folder in item.path.parents for folder in ON_THE_HOST)
+    if required and report.skipped and not hasattr(report, "wasxfail") and not item.get_closest_marker("gpu"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, though LGVI_REQUIRE_HOST is set: {report.longrepr[2]}"
+    return report
