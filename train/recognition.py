@@ -1,6 +1,6 @@
-"""An auxiliary task: blocks of the U-Net name the objects they see and where these stand.
+"""An auxiliary task: blocks of the U-Net name the objects they see, where these stand, and which the sentence means.
 
-Which shape is a circle is hard to learn from masks of requests alone; said outright for every object of a drawn clip,
+What a circle is, is hard to learn from the masks of requests alone; said outright for every object of a drawn clip,
 it is learnt in a tenth of the steps. The heads are thrown away after training. Not in the papers.
 """
 
@@ -40,7 +40,7 @@ class Recognition(nn.Module):
         super().__init__()
         channels = unet.config.block_out_channels
         self.blocks = blocks
-        kinds = sum(map(len, LOOKS.values())) + PLACES
+        kinds = sum(map(len, LOOKS.values())) + PLACES + 1
         self.heads = nn.ModuleList()
         for name in blocks:
             side, level = name.split(".")
@@ -66,18 +66,19 @@ class Recognition(nn.Module):
                 hook.remove()
 
     def forward(self, outputs: list[Tensor], owners: Tensor, facts: Tensor) -> Tensor:
-        """Mean loss of the heads. owners: int8 (B, T, cells, cells), facts: int8 (B, N, 3 + PLACES)."""
+        """Mean loss of the heads. owners: int8 (B, T, cells, cells), facts: int8 (B, N, FACTS)."""
         seen = owners >= 0
         clip, *_ = torch.nonzero(seen, as_tuple=True)
         labels = facts[clip, owners[seen].long()].long()  # one row for each cell in which an object stands
-        places = labels[:, len(LOOKS) :]
+        places, meant = labels[:, len(LOOKS) : -1], labels[:, -1].float()
         known = places >= 0
         total = 0.0
         for head, output in zip(self.heads, outputs):
             logits = head(output, owners.shape[-1])[seen.flatten(0, 1)]
-            *looks, place_logits = logits.split([*map(len, LOOKS.values()), PLACES], dim=1)
+            *looks, place_logits, meant_logit = logits.split([*map(len, LOOKS.values()), PLACES, 1], dim=1)
             for i, look in enumerate(looks):
                 total = total + F.cross_entropy(look, labels[:, i])
             if known.any():
                 total = total + 3 * F.binary_cross_entropy_with_logits(place_logits[known], places[known].float())
+            total = total + 3 * F.binary_cross_entropy_with_logits(meant_logit[:, 0], meant)
         return total / len(self.heads)

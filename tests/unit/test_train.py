@@ -191,13 +191,14 @@ def test_labels_say_what_each_object_is_and_where_it_stands():
     assert owners.shape == (4, 16, 16) and set(np.unique(owners)) == {labels.UNKNOWN, *range(len(clip.objects))}
     for i, drawn in enumerate(clip.objects):
         shape, color, size = facts[i, :3]
+        assert facts[i, -1] == (i in clip.targets)
         named = labels.SHAPES[shape], labels.COLORS[color], labels.SIZES[size]
         assert named == (drawn.shape, drawn.color, drawn.size)
         for t in range(4):
             x, y = (drawn.centers(4)[t] / 4).astype(int)
             assert owners[t, y, x] == i
     centers = np.stack([drawn.centers(4) for drawn in clip.objects])
-    among_all = facts[: len(clip.objects), 3:].reshape(-1, len(labels.SHARED), 4)[:, 0]  # rivals share nothing
+    among_all = facts[: len(clip.objects), 3:-1].reshape(-1, len(labels.SHARED), 4)[:, 0]  # rivals share nothing
     for i, sides in enumerate(among_all):
         others = np.delete(centers, i, axis=0)
         for side, (axis, sign) in enumerate(((0, -1), (0, 1), (1, -1), (1, 1))):

@@ -14,6 +14,7 @@ LOOKS = {"shape": SHAPES, "color": COLORS, "size": SIZES}
 SIDES = ("left", "right", "top", "bottom")
 SHARED = tuple(itertools.product((False, True), repeat=len(LOOKS)))  # which of the looks the rivals share
 PLACES = len(SHARED) * len(SIDES)
+FACTS = len(LOOKS) + PLACES + 1  # the last: whether the sentence means the object
 UNKNOWN = -1
 
 
@@ -28,7 +29,7 @@ def owners(clip: Clip, cells: int) -> np.ndarray:
 
 
 def facts(clip: Clip) -> np.ndarray:
-    """Of each object its looks, and for each place whether it has it: int8 (MAX_OBJECTS, 3 + PLACES).
+    """Of each object its looks, whether it has each place, and whether it is a target: int8 (MAX_OBJECTS, FACTS).
 
     Looks are indices into `LOOKS`. A place is a side and a set of looks: 1 if the object is ahead on that side of all
     others that share those looks, 0 if one of them is ahead of it, each by the margin that sentences need; `UNKNOWN`
@@ -40,10 +41,11 @@ def facts(clip: Clip) -> np.ndarray:
     lead = (centers[:, None] - centers[None]).min(2) > MARGIN * scale  # [i, j, axis]: i is further on than j
     ahead = np.stack([lead[..., 0].T, lead[..., 0], lead[..., 1].T, lead[..., 1]], axis=-1)  # [i, j, side]
     looks = np.array([[values.index(getattr(d, name)) for name, values in LOOKS.items()] for d in objects])
-    labels = np.full((MAX_OBJECTS, len(LOOKS) + PLACES), UNKNOWN, np.int8)
+    labels = np.full((MAX_OBJECTS, FACTS), UNKNOWN, np.int8)
     labels[: len(objects), : len(LOOKS)] = looks
+    labels[: len(objects), -1] = [i in clip.targets for i in range(len(objects))]
     for i, (row, look) in enumerate(zip(labels, looks)):
-        places = row[len(LOOKS) :].reshape(len(SHARED), len(SIDES))
+        places = row[len(LOOKS) : -1].reshape(len(SHARED), len(SIDES))
         for place, shared in zip(places, SHARED):
             rivals = (looks == look)[:, np.array(shared)].all(1)
             rivals[i] = False
