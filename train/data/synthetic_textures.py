@@ -64,13 +64,13 @@ class _Ranges:
 def _two_colors(ranges: _Ranges, objects: np.ndarray) -> np.ndarray:
     """Two muted colors (2, 3); none of the objects' (N, 3) comes near them or a blend of them."""
     while True:
-        level, contrast = ranges.between(0.15, 0.75), ranges.between(0.05, 0.35)
+        level, contrast = ranges.between(0.15, 0.75), ranges.between(0.1, 0.65)
         if ranges.rng.random() < 0.5:
             contrast = -contrast
         tints = ranges.rng.standard_normal((2, 3))
         tints[1] = 0.6 * tints[0] + 0.4 * tints[1]
         tints -= tints.mean(1, keepdims=True)
-        tints *= ranges.between(0.0, 0.14) / np.linalg.norm(tints, axis=1).max()
+        tints *= ranges.between(0.0, 0.25) / np.linalg.norm(tints, axis=1).max()
         colors = np.clip(tints + [[level], [level + contrast]], 0.06, 0.8)
         line = colors[1] - colors[0]
         nearest = np.clip((objects - colors[0]) @ line / (line @ line), 0, 1)[:, None] * line + colors[0]
@@ -79,21 +79,21 @@ def _two_colors(ranges: _Ranges, objects: np.ndarray) -> np.ndarray:
 
 
 def _noise(ranges: _Ranges, height: int, width: int, scale: float) -> np.ndarray:
-    field = _smooth(ranges.rng, height, width, ranges.between(8, 34) * scale, 1)
+    field = _smooth(ranges.rng, height, width, ranges.between(6, 24) * scale, 1)
     if ranges.rng.random() < 0.5:
-        share = ranges.between(0.15, 0.5)
+        share = ranges.between(0.2, 0.6)
         field = (1 - share) * field + share * _smooth(ranges.rng, height, width, ranges.between(2.5, 8) * scale, 1)
-    return np.clip(0.5 + 0.25 * field[..., 0], 0, 1)
+    return np.clip(0.5 + 0.4 * field[..., 0], 0, 1)
 
 
 def _stripes(ranges: _Ranges, height: int, width: int, scale: float) -> np.ndarray:
-    period, angle, phase = ranges.between(5, 26) * scale, ranges.between(0, np.pi), ranges.rng.random()
+    period, angle, phase = ranges.between(5, 22) * scale, ranges.between(0, np.pi), ranges.rng.random()
     x, y = _axes(height, width, angle)
     return 0.5 + 0.5 * _wave(ranges, x / period + phase, period)
 
 
 def _checks(ranges: _Ranges, height: int, width: int, scale: float) -> np.ndarray:
-    period, phases = ranges.between(7, 32) * scale, ranges.rng.random(2)
+    period, phases = ranges.between(7, 28) * scale, ranges.rng.random(2)
     angle = ranges.between(0, np.pi / 2) if ranges.rng.random() < 0.4 else 0.0
     x, y = _axes(height, width, angle)
     return 0.5 + 0.5 * _wave(ranges, x / period + phases[0], period) * _wave(ranges, y / period + phases[1], period)
@@ -110,7 +110,7 @@ def _radial(ranges: _Ranges, height: int, width: int, scale: float) -> np.ndarra
     return np.clip(np.sqrt(x * x + y * y) / (ranges.between(0.5, 1.2) * max(height, width)), 0, 1)
 
 
-TEXTURES = {_noise: 34, _stripes: 22, _checks: 18, _linear: 13, _radial: 13}
+TEXTURES = {_noise: 40, _stripes: 24, _checks: 20, _linear: 8, _radial: 8}
 
 
 def _axes(height: int, width: int, angle: float) -> tuple[np.ndarray, np.ndarray]:
