@@ -7,16 +7,16 @@ from typing import Any
 import comfy.sd1_clip
 import numpy as np
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..lgvi_core.conversation import Answer, Turn, instruction, parse, read_turns, rules, write_turns
 from ..lgvi_core.errors import InputError
 from ..lgvi_core.region import Box, bounds, joined
 from ..lgvi_core.region import parse as parse_region
 from .frames import Clip
+from .preview_video import show_picture
 
 NO_FRAMES = (1, 64, 64)  # core's own size for a mask of nothing
-PREVIEW_SIDE = 768  # pixels
 
 
 class RequestToPrompt(io.ComfyNode):
@@ -76,6 +76,7 @@ class RequestToPrompt(io.ComfyNode):
                     "region",
                     default="",
                     advanced=True,
+                    socketless=True,  # the page hides the text behind its drawing: a link would override it unseen
                     tooltip='A region drawn on the first frame. As text: {"box": [x, y, width, height]} in fractions '
                     "of the frame.",
                 ),
@@ -171,7 +172,7 @@ def _chat(turns: tuple[Turn, ...], answer: Answer, frames: torch.Tensor | None) 
         "turns": [{"role": turn.role, "text": turn.text} for turn in turns],
         "prompt": answer.prompt,
         "met": answer.met,
-        "first_frame": None if frames is None else _preview(frames[:1]),
+        "first_frame": None if frames is None else show_picture(frames[0].numpy()),
     }
 
 
@@ -225,13 +226,3 @@ def _writes(clip) -> bool:
         hasattr(module, "generate") for module in model.modules() if not isinstance(module, wrappers)
     )
 
-
-def _preview(frame: torch.Tensor) -> dict[str, str]:
-    """The frame (1, H, W, 3) as a PNG of at most `PREVIEW_SIDE` pixels in the host's temp folder."""
-    scale = min(1.0, PREVIEW_SIDE / max(frame.shape[1:3]))
-    small = torch.nn.functional.interpolate(
-        frame.movedim(-1, 1).float().cpu(), [max(1, round(side * scale)) for side in frame.shape[1:3]],
-        mode="bilinear", antialias=True,
-    )  # fmt: skip
-    (file,) = ui.ImageSaveHelper.save_images(small.movedim(1, -1), "lgvi_request", io.FolderType.temp, None, 1)
-    return dict(file)
