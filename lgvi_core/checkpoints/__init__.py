@@ -21,7 +21,18 @@ from .files import listing
 from .fitting import load_source
 from .summary import Summary, summarise
 
-__all__ = ["SCHEDULER", "Checkpoint", "ForeignCheckpoint", "Summary", "describe", "inspect", "load", "save"]
+__all__ = [
+    "SCHEDULER",
+    "Checkpoint",
+    "ForeignCheckpoint",
+    "Source",
+    "Summary",
+    "describe",
+    "inspect",
+    "load",
+    "open_source",
+    "save",
+]
 
 LAYOUTS = (native, official_lgvi, unet_folder)
 
@@ -40,7 +51,7 @@ def load(
         device = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {str(device)!r} cannot be used on this computer: {error}") from error
-    return load_source(_open(path), device, dtype)
+    return load_source(open_source(path), device, dtype)
 
 
 def save(checkpoint: Checkpoint, path: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
@@ -54,7 +65,7 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike, dtype: torch.dtype | N
 
 def inspect(path: str | os.PathLike) -> Summary:
     """What is at `path`, from configs and headers alone; `InputError` as from `load` where these show the fault."""
-    return summarise(_open(path))
+    return summarise(open_source(path))
 
 
 def describe(path: str | os.PathLike) -> str:
@@ -65,7 +76,11 @@ def describe(path: str | os.PathLike) -> str:
         return f"Not an LGVI checkpoint: {foreign.path}\n  it is   {foreign.family}\n  hint    {foreign.hint}"
 
 
-def _open(path: str | os.PathLike) -> Source:
+def open_source(path: str | os.PathLike) -> Source:
+    """What is at `path`: its configs, and its weights to be read one by one; `InputError` as from `load`.
+
+    No network is built. `fitting` has what checks a source's names and reads its values.
+    """
     path = Path(path).expanduser()
     if not path.exists():
         raise InputError(f"there is no checkpoint at {path}: no such file or folder")

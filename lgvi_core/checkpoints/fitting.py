@@ -121,8 +121,19 @@ def check_fit(expected: Mapping[str, Tensor], weights: Weights, source: Source, 
 
 def fill(module: nn.Module, weights: Weights, device: torch.device, dtype: torch.dtype | None) -> None:
     """Reads weights into a module on the meta device; `InputError` names those that are not finite."""
-    if dtype is None:
-        dtype = stored_dtype(weights, device)
+    tensors = read_values(weights, device, stored_dtype(weights, device) if dtype is None else dtype)
+    module.load_state_dict(tensors, strict=False, assign=True)  # names are checked; position ids come from nowhere
+    for name, buffer in list(module.named_buffers()):
+        if buffer.is_meta:  # CLIP's position ids
+            owner, _, name = name.rpartition(".")
+            ids = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
+            setattr(module.get_submodule(owner), name, ids)
+
+
+def read_values(
+    weights: Weights, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """The values of weights by name, each of its own type without a `dtype`; `InputError` names those not finite."""
     tensors, broken = {}, []
     for name, weight in weights.items():
         tensors[name] = weight.read().to(device, dtype)
@@ -130,15 +141,10 @@ def fill(module: nn.Module, weights: Weights, device: torch.device, dtype: torch
             broken.append(name)
     if broken:
         raise InputError(
-            f"{place(weights)} has NaN or infinite values as {dtype}, in {len(broken)} of {len(weights)} tensors: "
-            f"{listing(broken)}. The file is damaged or was saved from a training run that diverged"
+            f"{place(weights)} has NaN or infinite values as {dtype or 'stored'}, in {len(broken)} of {len(weights)} "
+            f"tensors: {listing(broken)}. The file is damaged or was saved from a training run that diverged"
         )
-    module.load_state_dict(tensors, strict=False, assign=True)  # names are checked; position ids come from nowhere
-    for name, buffer in list(module.named_buffers()):
-        if buffer.is_meta:  # CLIP's position ids
-            owner, _, name = name.rpartition(".")
-            ids = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
-            setattr(module.get_submodule(owner), name, ids)
+    return tensors
 
 
 def stored_dtype(weights: Weights, device: torch.device) -> torch.dtype:

@@ -1,0 +1,26 @@
+"""The nodes, one file each."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .condition_encode import ConditionEncode
+from .guider import ThreeWayGuider
+from .loader import LoadLGVI
+from .mask_decoder_preview import MaskDecoderPreview
+from .request_to_prompt import RequestToPrompt
+from .sampler import DDIMSampler
+from .video_inpaint_sampler import VideoInpaintSampler
+
+NODES: list[type[io.ComfyNode]] = [
+    LoadLGVI,
+    RequestToPrompt,
+    VideoInpaintSampler,
+    MaskDecoderPreview,
+    ConditionEncode,
+    ThreeWayGuider,
+    DDIMSampler,
+]
+
+
+class Extension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

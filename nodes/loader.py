@@ -1,0 +1,183 @@
+"""A checkpoint to MODEL, CLIP and VAE."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ..lgvi_core import checkpoints
+from ..lgvi_core.checkpoints import native, official_lgvi, unet_folder
+from ..lgvi_core.checkpoints.files import listing, read_json
+from ..lgvi_core.errors import InputError
+from . import host
+
+DEMO = "demo (built in)"
+DEMO_FILE = Path(checkpoints.__file__).parents[1] / "demo" / "lgvi-demo.safetensors"
+KEY = "lgvi"  # our own kind of model folder: models/lgvi, and `lgvi:` in extra_model_paths.yaml
+DTYPES = {
+    "default": None,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+}
+
+
+def register_folder() -> None:
+    """Makes models/lgvi known to the host, beside what extra_model_paths.yaml names."""
+    folder_paths.add_model_folder_path(KEY, os.path.join(folder_paths.models_dir, KEY))
+    paths, extensions = folder_paths.folder_names_and_paths[KEY]
+    folder_paths.folder_names_and_paths[KEY] = (paths, extensions | folder_paths.supported_pt_extensions)
+
+
+register_folder()
+
+
+class LoadLGVI(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LGVILoader",
+            display_name="Load LGVI",
+            category="lgvi",
+            description="Loads a language-driven video inpainting model: a file or folder of models/lgvi or "
+            "models/diffusion_models, or the small demo model that comes with this pack.",
+            search_aliases=["lgvi", "load checkpoint", "video inpainting model", "remove object from video", "loader"],
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint",
+                    options=list(choices()),
+                    default=DEMO,
+                    tooltip="A .safetensors file saved by lgvi, the public LGVI folder (with unet, vae, text_encoder), "
+                    "or a folder with its U-Net alone; put it in models/lgvi.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(DTYPES),
+                    default="default",
+                    advanced=True,
+                    tooltip="How the MODEL's weights are kept. default: what suits the device; fp8_e4m3fn takes the "
+                    "least memory and changes the result a little.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="For Video Inpaint Sampler, core's samplers, LoRA loaders and patches."),
+                io.Clip.Output(tooltip="The text encoder. A checkpoint without one says so when this is used."),
+                io.Vae.Output(tooltip="The autoencoder. A checkpoint without one says so when this is used."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, checkpoint=None):
+        if checkpoint is None:  # comes from another node
+            return True
+        try:
+            resolve(checkpoint)
+        except InputError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint=None, weight_dtype=None):
+        if checkpoint is None:  # comes from another node, so the file is not known yet: equal to nothing
+            return float("nan")
+        path = resolve(checkpoint)
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        stats = [(str(file), file.stat()) for file in files]
+        return [(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats]
+
+    @classmethod
+    def execute(cls, checkpoint, weight_dtype) -> io.NodeOutput:
+        path = resolve(checkpoint)
+        loaded = host.load(path, DTYPES[weight_dtype])
+        clip = loaded.clip or Absent(
+            f"{path.name} has no text encoder: use the CLIP of Load CLIP (Stable Diffusion 1.5's CLIP-L, type "
+            "stable_diffusion) in place of Load LGVI's"
+        )
+        vae = loaded.vae or Absent(
+            f"{path.name} has no autoencoder: use the VAE of Load VAE (Stable Diffusion 1.5's) in place of Load LGVI's"
+        )
+        return io.NodeOutput(loaded.model, clip, vae)
+
+
+class AbsentPart(InputError, AttributeError):
+    """A part that the checkpoint does not have was used; to the host it is a missing attribute."""
+
+
+class Absent:
+    """In place of a part that a checkpoint does not have: any use of it raises `AbsentPart`."""
+
+    _message = "the checkpoint does not have this part"
+
+    def __init__(self, message: str):
+        self._message = message
+
+    def __getattr__(self, name: str):
+        raise AbsentPart(self._message)
+
+
+def choices() -> dict[str, Path]:
+    """What can be loaded, by the name that workflows keep: forward slashes, relative to its model folder."""
+    found = {DEMO: DEMO_FILE}
+    for key in (KEY, "diffusion_models"):
+        for name in folder_paths.get_filename_list(key):
+            file = folder_paths.get_full_path(key, name)
+            if file is None:  # deleted since it was listed
+                continue
+            path, relative = _owner(Path(file), Path(name))
+            if key == KEY or _is_lgvi(path):
+                found.setdefault(relative.as_posix(), path)
+    return found
+
+
+def resolve(name: str) -> Path:
+    """The path of a choice; `InputError` that says what there is if it is not there."""
+    found = choices()
+    path = found.get(name.replace("\\", "/"))
+    if path is None or not path.exists():
+        there = listing([other for other, file in found.items() if file.exists()])
+        raise InputError(
+            f"there is no LGVI checkpoint {name!r}: put it in {folder_paths.get_folder_paths(KEY)[0]} and press R, or "
+            f"choose another. There are: {there}"
+        )
+    return path
+
+
+def _owner(file: Path, name: Path) -> tuple[Path, Path]:
+    """The checkpoint that a weight file belongs to: the outermost folder that is one, or the file itself."""
+    owner = file, name
+    for folder, relative in list(zip(file.parents, name.parents))[:-1]:
+        if official_lgvi.matches(folder) or _is_unet(folder):
+            owner = folder, relative
+    return owner
+
+
+def _is_unet(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and bool(_blocks(config, config.stat().st_mtime_ns))
+
+
+def _is_lgvi(path: Path) -> bool:
+    """Whether a file or folder of models/diffusion_models may be LGVI."""
+    if path.is_file():
+        return path.suffix == ".safetensors" and _is_native(path, path.stat().st_mtime_ns)
+    config = next(one for one in (path / "unet" / "config.json", path / "config.json") if one.is_file())
+    return any("3D" in block for block in _blocks(config, config.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=1024)
+def _blocks(config: Path, changed: int) -> tuple[str, ...]:
+    """The block names in a U-Net's config.json; none if it is no U-Net's. `changed` renews what is remembered."""
+    if not unet_folder.matches(config.parent):
+        return ()
+    return tuple(map(str, read_json(config).get("down_block_types", ["not stated"])))
+
+
+@lru_cache(maxsize=1024)
+def _is_native(file: Path, changed: int) -> bool:
+    return native.matches(file)
