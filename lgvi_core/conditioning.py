@@ -41,13 +41,27 @@ def work_size(width: int, height: int, trained: dict, factor: int, wanted: tuple
     return WorkSize(*wanted, *(math.ceil(side / factor) * factor for side in wanted))
 
 
-def to_pixels(frames: list[np.ndarray], size: WorkSize, device) -> Tensor:
-    """uint8 frames (H, W, 3) as (T, 3, h, w) in [-1, 1] at the working size, edges repeated into the padding."""
-    x = torch.from_numpy(np.stack(frames)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+def to_pixels(images: list[np.ndarray], size: WorkSize, device) -> Tensor:
+    """Frames (H, W, 3) as (T, 3, h, w) in [-1, 1] at the working size, edges repeated into the padding.
+
+    images: uint8, or float in [0, 1]. One at a time is held at its own size in float.
+    """
+    pixels = torch.cat([_to_pixels(image, size, device) for image in images])
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def _to_pixels(image: np.ndarray, size: WorkSize, device) -> Tensor:
+    half = 127.5 if image.dtype == np.uint8 else 0.5
+    x = torch.tensor(image, device=device).permute(2, 0, 1)[None].float() / half - 1
     if x.shape[-2:] != (size.height, size.width):
         x = F.interpolate(x, (size.height, size.width), mode="bilinear", antialias=True)
     padding = (0, size.padded_width - size.width, 0, size.padded_height - size.height)
     return F.pad(x, padding, mode="replicate") if any(padding) else x
+
+
+def to_bytes(image: np.ndarray) -> np.ndarray:
+    """A frame as uint8; float, nominally in [0, 1], to the nearest of 256 values."""
+    return image if image.dtype == np.uint8 else (image.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def encode(autoencoder: nn.Module, pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -57,12 +71,11 @@ def encode(autoencoder: nn.Module, pixels: Tensor, generator: torch.Generator) -
     return torch.cat(latents).transpose(0, 1)[None]
 
 
-def decode(autoencoder: nn.Module, latents: Tensor, size: WorkSize) -> Tensor:
-    """Frames (T, h, w, 3) float32 in [0, 1], cropped to the working size, of latents (1, C, T, h', w')."""
+def decode(autoencoder: nn.Module, latents: Tensor) -> Tensor:
+    """Frames (T, H, W, 3) float32 in [0, 1] of latents (1, C, T, h, w)."""
     dtype = _dtype(autoencoder)
     parts = [autoencoder.decode(part.to(dtype)).float() for part in latents[0].transpose(0, 1).split(CHUNK)]
-    pixels = torch.cat(parts)[:, :, : size.height, : size.width]
-    return ((pixels + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
+    return ((torch.cat(parts) + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
 
 
 def mask_at_work_size(mask: Tensor, size: WorkSize) -> Tensor:

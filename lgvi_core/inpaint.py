@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import math
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,22 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import checkpoints, masks
 from .checkpoints import Checkpoint
-from .conditioning import WorkSize, decode, encode, mask_at_work_size, resize_frames, to_pixels, work_size
+from .conditioning import to_bytes, work_size
+from .editing import RECOMMENDED, Edge, Windows, edit, mask_of, put_into
 from .errors import InputError
-from .sampling import denoise
-from .sampling.schedulers import make_scheduler, set_steps
-from .sampling.windows import crossfade, frame_noise, sliding
 from .sheet import ContactSheet, check_sheet
+from .standalone import Standalone, load
 from .user_mask import UserMask
 from .video import Frame, VideoSource, VideoWriter, check_output, open_video
 
 logger = logging.getLogger(__name__)
 
 DEMO = Path(__file__).parent / "demo" / "lgvi-demo.safetensors"
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-MASK_STEPS = 5  # model calls, spread over the steps, at which the mask decoder is read
 Pathlike = str | os.PathLike
 
 
@@ -109,36 +104,38 @@ def inpaint(
     if not request or not request.strip():
         raise InputError('the request is empty: say what to remove, for example "remove the red circle on the left"')
     settings = Settings(**settings)
-    windows = sliding((), settings.window, settings.overlap)  # checks the two before anything is opened
-    source, like_input = _source(video)
+    windows = Windows(settings.window, settings.overlap)
+    source = _source(video)
     _check_places(source, [path for path in (video, mask) if isinstance(path, Pathlike)], output, mask_output, sheet)
     user_mask = None if mask is None else UserMask(mask, source)
-    plan = _plan(source, request, settings, user_mask, _load(checkpoint, device, dtype), callback)
+    find_mask = user_mask is None
+    checkpoint = load(checkpoint, device, dtype)
+    model, working, edge, messages = _plan(source, request, settings, find_mask, checkpoint, windows, callback)
 
     expected = source.frame_count
     pending: deque[Frame] = deque()  # frames that are read and not yet written
-    windows = sliding(_remember(source, pending), settings.window, settings.overlap)
-    finished = crossfade(plan.edit(start, frames) for start, frames in windows)
     contact = ContactSheet() if sheet is not None else None
     frames, found_masks, count, covered = [], [], 0, 0
     with contextlib.ExitStack() as stack:
         video_writer = _writer(stack, output, source, source.path if source.has_audio else None)
         mask_writer = _writer(stack, mask_output, source, None)
-        for frame, result, found in plan.composite(finished, pending):
+        for edited, *soft in edit(_images(source, pending), model, working, windows, settings.seed, find_mask):
+            frame = pending.popleft()
+            found = mask_of(*soft, source.height, source.width) if find_mask else user_mask.next()
+            result = put_into(frame.image, edited, found, edge)
             count, covered = count + 1, covered + int(found.sum())
             if video_writer is not None:
-                video_writer.write(result, frame.time)
+                video_writer.write(to_bytes(result), frame.time)
             else:
                 frames.append(result)
                 found_masks.append(found)
             if mask_writer is not None:
                 mask_writer.write(np.repeat(found[..., None], 3, axis=2).astype(np.uint8) * 255, frame.time)
             if contact is not None:
-                contact.add(frame.image, found, result)
+                contact.add(to_bytes(frame.image), found, to_bytes(result))
         if user_mask is not None:
             user_mask.finish(count)
 
-    messages = list(plan.messages)
     unchanged = settings.keep_outside and not covered
     if unchanged:
         nothing = f"nothing in the video matches {request.strip()!r}" if mask is None else "the mask is empty"
@@ -152,116 +149,37 @@ def inpaint(
     area = covered / (count * source.width * source.height)
     if output is not None:
         return Result(count, area, unchanged, tuple(messages))
-    return Result(count, area, unchanged, tuple(messages), like_input(np.stack(frames)), np.stack(found_masks))
+    return Result(count, area, unchanged, tuple(messages), np.stack(frames), np.stack(found_masks))
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A request made ready: model, conditions and numbers that hold for every window."""
-
-    model: Checkpoint
-    settings: Settings  # with nothing left None but size, batch_passes
-    working: WorkSize
-    width: int
-    height: int
-    windows: int | None
-    text: Tensor
-    empty_text: Tensor
-    user_mask: UserMask | None
-    messages: tuple[str, ...]
-    callback: Callable[[dict], None] | None
-
-    @torch.no_grad()
-    def edit(self, start: int, frames: list[Frame]) -> tuple[int, tuple[Tensor, ...]]:
-        """A window at the working size: edited frames (T, h, w, 3) and soft mask (T, h, w) if the user gave none."""
-        model, settings, working = self.model, self.settings, self.working
-        device = self.text.device
-        reads_mask = self.user_mask is None and model.config.has_mask_decoder
-        stride = settings.window - settings.overlap
-        known = {"window": math.ceil(start / stride), "windows": self.windows}
-
-        pixels = to_pixels([frame.image for frame in frames], working, device)
-        generator = torch.Generator(device).manual_seed((settings.seed + start) % 2**64)
-        condition = encode(model.vae, pixels, generator)
-        denoised = denoise(
-            model.unet,
-            frame_noise(start, len(frames), condition[0, :, 0].shape, settings.seed)[None],
-            self.text,
-            self.empty_text,
-            condition,
-            make_scheduler(settings.scheduler, model.scheduler_config),
-            settings.steps,
-            settings.guidance_scale,
-            settings.image_guidance_scale,
-            generator=generator,
-            callback=None if self.callback is None else lambda step: self.callback(step | known),
-            mask_steps=MASK_STEPS if reads_mask else 0,
-            batch_passes=settings.batch_passes,
-        )
-        edited = decode(model.vae, denoised.latents, working)
-        if self.user_mask is not None:
-            return start, (edited.cpu(),)
-        if reads_mask:
-            soft = mask_at_work_size(denoised.mask, working)
-        else:
-            soft = masks.from_difference(decode(model.vae, condition, working), edited)
-        return start, (edited.cpu(), torch.from_numpy(masks.smooth_in_time(soft.cpu().numpy())))
-
-    def composite(self, blocks: Iterable, pending: deque[Frame]) -> Iterator[tuple[Frame, np.ndarray, np.ndarray]]:
-        """Each frame with its result (H, W, 3) uint8 and mask (H, W) bool, at the source's size, in order."""
-        settings = self.settings
-        for edited, *soft in blocks:
-            for i in range(len(edited)):
-                frame = pending.popleft()
-                if soft:
-                    found = masks.binarize(masks.resize(soft[0][i : i + 1].numpy(), self.height, self.width))
-                else:
-                    found = self.user_mask.next()[None]
-                alpha = np.ones(found.shape, np.float32)
-                if settings.keep_outside:
-                    alpha = masks.soft_edge(found, settings.dilate, settings.feather)
-                result = frame.image
-                if alpha.any():
-                    full = resize_frames(edited[i : i + 1], self.height, self.width).numpy()
-                    result = masks.composite(frame.image[None], full, alpha)[0]
-                yield frame, result, found[0]
-
-
-def _plan(source, request, settings: Settings, user_mask, model: Checkpoint, callback) -> Plan:
-    defaults = {"steps": 50, "guidance_scale": 3.0, "image_guidance_scale": 1.5, "scheduler": "ddim"}
-    defaults |= {name: model.sampling[name] for name in defaults if name in model.sampling}
-    working = work_size(source.width, source.height, model.training, model.vae.factor, settings.size)
-    mask_pixel = source.width / working.width * model.vae.factor / model.config.mask_upscale
-    defaults["dilate"] = float(max(2, math.ceil(mask_pixel)))
-    given = {name: value for name, value in vars(settings).items() if value is not None}
-    defaults["feather"] = given.get("dilate", defaults["dilate"]) / 2
-    settings = Settings(**defaults | given)
-    set_steps(make_scheduler(settings.scheduler, model.scheduler_config), settings.steps)
-    masks.soft_edge(np.zeros((1, 1, 1), bool), settings.dilate, settings.feather)  # checks the two
-
-    messages = []
-    tokens, most = model.text_encoder.length(request), model.text_encoder.max_length
-    if tokens > most:
-        messages.append(f"the request has {tokens} tokens, the model reads {most}: its end is not read")
-    if user_mask is None and not model.config.has_mask_decoder:
-        messages.append("this checkpoint has no mask decoder: the mask is where input and output differ")
-    stride = settings.window - settings.overlap
-    more = None if source.frame_count is None else max(0, source.frame_count - settings.window)
+def _plan(source, request, settings: Settings, find_mask, checkpoint: Checkpoint, windows: Windows, callback):
+    """(model, size it works at, edge of the mask, messages): the request made ready, checked before long work."""
+    recommended = RECOMMENDED | {name: checkpoint.sampling[name] for name in RECOMMENDED if name in checkpoint.sampling}
+    given = {name: value for name in RECOMMENDED if (value := getattr(settings, name)) is not None}
+    factor, config = checkpoint.vae.factor, checkpoint.config
+    working = work_size(source.width, source.height, checkpoint.training, factor, settings.size)
+    mask_pixel = source.width / working.width * factor / config.mask_upscale
     with torch.no_grad():
-        text, empty_text = (model.text_encoder.encode([words]) for words in (request.strip(), ""))
-    return Plan(
-        model=model,
-        settings=settings,
-        working=working,
-        width=source.width,
-        height=source.height,
-        windows=None if more is None else 1 + math.ceil(more / stride),
-        text=text,
-        empty_text=empty_text,
-        user_mask=user_mask,
-        messages=tuple(messages),
+        text, empty_text = (checkpoint.text_encoder.encode([words]) for words in (request.strip(), ""))
+    model = Standalone(
+        checkpoint,
+        text,
+        empty_text,
+        **recommended | given,
+        batch_passes=settings.batch_passes,
+        windows=windows,
+        frames=source.frame_count,
         callback=callback,
     )
+    edge = Edge.fit(mask_pixel, settings.dilate, settings.feather, settings.keep_outside)
+
+    messages = []
+    tokens, most = checkpoint.text_encoder.length(request), checkpoint.text_encoder.max_length
+    if tokens > most:
+        messages.append(f"the request has {tokens} tokens, the model reads {most}: its end is not read")
+    if find_mask and not config.has_mask_decoder:
+        messages.append("this checkpoint has no mask decoder: the mask is where input and output differ")
+    return model, working, edge, messages
 
 
 def _check_places(source: VideoSource, read: list[Pathlike], output, mask_output, sheet) -> None:
@@ -277,53 +195,30 @@ def _check_places(source: VideoSource, read: list[Pathlike], output, mask_output
             raise InputError(f"{inner} is or lies in {outer}, which is written too: give each a place of its own")
 
 
-def _load(checkpoint, device: str | None, dtype: str | None) -> Checkpoint:
-    device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} was asked for, but torch finds no CUDA here; use --device cpu")
-    dtype = dtype or ("float16" if device.startswith("cuda") else "float32")
-    if dtype not in DTYPES:
-        raise InputError(f"dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}")
-    if not isinstance(checkpoint, Checkpoint):
-        checkpoint = checkpoints.load(checkpoint, device, DTYPES[dtype])
-    for name, part in (("autoencoder", checkpoint.vae), ("text encoder", checkpoint.text_encoder)):
-        if part is None:
-            path = checkpoint.path or "the checkpoint"
-            raise InputError(f"{path} has no {name}: give a whole checkpoint, not the U-Net alone")
-    return checkpoint
-
-
-def _source(video) -> tuple[VideoSource, Callable[[np.ndarray], np.ndarray]]:
-    """The clip, and a function that gives uint8 result frames the kind of array that the clip came as."""
+def _source(video) -> VideoSource:
     if isinstance(video, Pathlike):
-        return open_video(video), lambda frames: frames
+        return open_video(video)
     if isinstance(video, Tensor):
         video = video.detach().cpu()
         video = video.float() if video.dtype == torch.bfloat16 else video  # numpy has no bfloat16
-    given = np.asarray(video)
-    if given.ndim != 4 or given.shape[-1] != 3 or not given.size:
-        raise InputError(f"frames have shape {given.shape}; expected (frames, height, width, 3)")
-    clip, like_input = given, lambda frames: frames
-    if given.dtype != np.uint8:
-        if not np.issubdtype(given.dtype, np.floating) or not (given.min() >= 0 and given.max() <= 1):
-            raise InputError(f"frames are {given.dtype}; expected uint8, or float within 0 to 1")
-        clip = (given * 255).round().astype(np.uint8)
-
-        def like_input(frames):
-            return np.where(frames == clip, given, frames.astype(given.dtype) / 255)
+    clip = np.asarray(video)
+    if clip.ndim != 4 or clip.shape[-1] != 3 or not clip.size:
+        raise InputError(f"frames have shape {clip.shape}; expected (frames, height, width, 3)")
+    is_float = np.issubdtype(clip.dtype, np.floating)
+    if clip.dtype != np.uint8 and not (is_float and clip.min() >= 0 and clip.max() <= 1):
+        raise InputError(f"frames are {clip.dtype}; expected uint8, or float within 0 to 1")
 
     def read(source):
         return (Frame(image, None) for image in clip)
 
     height, width = clip.shape[1:3]
-    source = VideoSource(Path("frames"), width, height, Fraction(24), len(clip), False, None, Fraction(1), read)
-    return source, like_input
+    return VideoSource(Path("frames"), width, height, Fraction(24), len(clip), False, None, Fraction(1), read)
 
 
-def _remember(source: VideoSource, pending: deque[Frame]) -> Iterator[Frame]:
+def _images(source: VideoSource, pending: deque[Frame]) -> Iterator[np.ndarray]:
     for frame in source:
         pending.append(frame)
-        yield frame
+        yield frame.image
 
 
 def _writer(stack, path, source: VideoSource, sound: Path | None) -> VideoWriter | None:

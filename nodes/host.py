@@ -27,6 +27,7 @@ from torch import Tensor
 from ..lgvi_core.checkpoints import Source, open_source
 from ..lgvi_core.checkpoints.checkpoint import check_prediction
 from ..lgvi_core.checkpoints.fitting import empty_unet, read_values, stored_dtype
+from ..lgvi_core.editing import RECOMMENDED
 from ..lgvi_core.errors import InputError
 from ..lgvi_core.models import InflatedUNet, UNetConfig
 from ..lgvi_core.models.attention import MAX_BATCH
@@ -37,8 +38,6 @@ from .host_sampling import make_model_sampling, sampling_settings
 # (B, 1, T, pH, pW) in [0, 1], B over the conds in `transformer_options["cond_or_uncond"]`, T the frames of the clip or,
 # in context windows, those of `transformer_options["context_window"].index_list`.
 MASK_SINK = "lgvi_mask_sink"
-
-RECOMMENDED = {"steps": 50, "guidance_scale": 3.0, "image_guidance_scale": 1.5, "scheduler": "ddim"}
 
 
 @dataclass(frozen=True)

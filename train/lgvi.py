@@ -55,7 +55,9 @@ class Model(nn.Module):
         self.recognition = recognition
 
     def forward(self, noisy, timesteps, token_ids, condition):
-        return self.unet(noisy, timesteps, self.text_encoder(token_ids), condition, return_mask=True)
+        """The U-Net's prediction and mask, and the text features (B, N, D)."""
+        text = self.text_encoder(token_ids)
+        return *self.unet(noisy, timesteps, text, condition, return_mask=True), text
 
 
 def build(config: TrainConfig) -> tuple[Model, nn.Module]:
@@ -109,12 +111,13 @@ def training_step(
     noisy = add_noise(latents, noise, timesteps, alphas)
     watching = contextlib.nullcontext() if model.recognition is None else model.recognition.watch(model.unet)
     with watching as outputs, torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        prediction, probability = model(noisy, timesteps, token_ids, condition)
+        prediction, probability, text = model(noisy, timesteps, token_ids, condition)
     wanted = target(config.scheduler["prediction_type"], latents, noise, timesteps, alphas)
     parts = losses(prediction, wanted, probability, mask[:, None].float(), config.loss)
     if model.recognition is not None:
-        owners, facts = (batch[name].to(device, non_blocking=True) for name in ("owners", "facts"))
-        parts["recognition"] = model.recognition(outputs, owners, facts)
+        names = ("owners", "facts", "mentions")
+        owners, facts, mentions = (batch[name].to(device, non_blocking=True) for name in names)
+        parts["recognition"] = model.recognition(outputs, text, owners, facts, mentions & ~no_text[:, None])
         parts["total"] = parts["total"] + config.recognition.weight * parts["recognition"]
     return parts
 

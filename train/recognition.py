@@ -1,7 +1,8 @@
 """An auxiliary task: blocks of the U-Net name the objects they see, where these stand, and which the sentence means.
 
-What a circle is, is hard to learn from the masks of requests alone; said outright for every object of a drawn clip,
-it is learnt in a tenth of the steps. The heads are thrown away after training. Not in the papers.
+What a circle is, and which word means blue, is hard to learn from the masks of requests alone; said outright for every
+object of a drawn clip, it is learnt in a tenth of the steps. The text features must tell what the sentence mentions.
+The heads are thrown away after training. Not in the papers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from lgvi_core.models import InflatedUNet
 
-from .data.labels import LOOKS, PLACES
+from .data.labels import LOOKS, MENTIONS, PLACES
 
 WIDTH = 128
 
@@ -34,18 +35,24 @@ class Head(nn.Module):
 
 
 class Recognition(nn.Module):
-    """Heads on the U-Net's blocks that `blocks` names ("down_blocks.1"); `watch` collects what they need."""
+    """Heads on the U-Net's blocks that `blocks` names ("down_blocks.1"), and one on the mean of the text features.
+
+    `watch` collects what the heads on blocks need.
+    """
+
+    parts = (*map(len, LOOKS.values()), PLACES, len(LOOKS), 1)  # what a head tells, as in `labels.facts`
 
     def __init__(self, unet: InflatedUNet, blocks: tuple[str, ...]):
         super().__init__()
         channels = unet.config.block_out_channels
         self.blocks = blocks
-        kinds = sum(map(len, LOOKS.values())) + PLACES + 1
+        kinds = sum(self.parts)
         self.heads = nn.ModuleList()
         for name in blocks:
             side, level = name.split(".")
             width = (channels if side == "down_blocks" else channels[::-1])[int(level)]
             self.heads.append(Head(width, kinds))
+        self.mentions = nn.Linear(unet.config.cross_attention_dim, len(MENTIONS))
 
     @contextlib.contextmanager
     def watch(self, unet: InflatedUNet):
@@ -65,20 +72,25 @@ class Recognition(nn.Module):
             for hook in hooks:
                 hook.remove()
 
-    def forward(self, outputs: list[Tensor], owners: Tensor, facts: Tensor) -> Tensor:
-        """Mean loss of the heads. owners: int8 (B, T, cells, cells), facts: int8 (B, N, FACTS)."""
+    def forward(
+        self, outputs: list[Tensor], text: Tensor, owners: Tensor, facts: Tensor, mentions: Tensor
+    ) -> Tensor:
+        """Mean loss of the heads on the blocks, and that of the text's.
+
+        text: (B, N, D). owners: int8 (B, T, cells, cells), facts: int8 (B, N, FACTS), mentions: bool (B, MENTIONS).
+        """
         seen = owners >= 0
         clip, *_ = torch.nonzero(seen, as_tuple=True)
         labels = facts[clip, owners[seen].long()].long()  # one row for each cell in which an object stands
-        places, meant = labels[:, len(LOOKS) : -1], labels[:, -1].float()
-        known = places >= 0
+        looks, *flags = labels.split([len(LOOKS), *self.parts[len(LOOKS) :]], dim=1)
         total = 0.0
         for head, output in zip(self.heads, outputs):
-            logits = head(output, owners.shape[-1])[seen.flatten(0, 1)]
-            *looks, place_logits, meant_logit = logits.split([*map(len, LOOKS.values()), PLACES, 1], dim=1)
-            for i, look in enumerate(looks):
-                total = total + F.cross_entropy(look, labels[:, i])
-            if known.any():
-                total = total + 3 * F.binary_cross_entropy_with_logits(place_logits[known], places[known].float())
-            total = total + 3 * F.binary_cross_entropy_with_logits(meant_logit[:, 0], meant)
-        return total / len(self.heads)
+            logits = head(output, owners.shape[-1])[seen.flatten(0, 1)].split(self.parts, dim=1)
+            for i in range(len(LOOKS)):
+                total = total + F.cross_entropy(logits[i], looks[:, i])
+            for logit, flag in zip(logits[len(LOOKS) :], flags):
+                known = flag >= 0
+                if known.any():
+                    total = total + 3 * F.binary_cross_entropy_with_logits(logit[known], flag[known].float())
+        told = self.mentions(text.float().mean(dim=1))
+        return total / len(self.heads) + F.binary_cross_entropy_with_logits(told, mentions.float())

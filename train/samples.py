@@ -37,7 +37,7 @@ class Validation:
             tokens = model.text_encoder.tokenize([clip.sentence for clip in clips]).to(self.device)
             timesteps = torch.full((len(clips),), 999, device=self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                prediction, probability = model(noise, timesteps, tokens, condition)
+                prediction, probability, _ = model(noise, timesteps, tokens, condition)
             result = autoencoder.decode(prediction.float().transpose(1, 2).flatten(0, 1)).unflatten(0, frames.shape[:2])
             result = ((result.permute(0, 1, 3, 4, 2) + 1) * 127.5).round().clamp(0, 255).byte()
             outputs += list(result.cpu().numpy())

@@ -15,7 +15,7 @@ import pytest
 
 FOLDER = Path(__file__).with_name("native")
 ROOT = Path(__file__).parents[2]
-LIMIT = 1200  # seconds for all checks together
+LIMIT = 1800  # seconds for all checks together
 CHECKS = [
     statement.name
     for file in sorted(FOLDER.glob("check_*.py"))

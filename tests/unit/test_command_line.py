@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from unit.test_inpaint import frames_of, gated, hole, latent, tree
 from unit.test_video import cut, make_video, no_frames, only_sound, sound_packets, write
 
-from lgvi_core import __version__, checkpoints, inpaint, masks
+from lgvi_core import __version__, checkpoints, inpaint, masks, standalone
 from lgvi_core.__main__ import main
 from lgvi_core.video import open_video
 
@@ -229,7 +229,7 @@ OPTIONS = {
 @pytest.mark.parametrize("case", OPTIONS)
 def test_an_option_that_cannot_be_is_refused_before_any_work(folder, capsys, monkeypatch, case):
     arguments, words = OPTIONS[case]
-    monkeypatch.setattr(inpaint, "encode", lambda *_: pytest.fail("a window was begun"))
+    monkeypatch.setattr(standalone, "encode", lambda *_: pytest.fail("a window was begun"))
     refused(capsys, command(*arguments), *words)
 
 
@@ -356,7 +356,7 @@ def test_a_model_that_fails_gives_one_line_and_another_code(folder, capsys, monk
     def fail(*_, **__):
         raise FloatingPointError("the model gave NaN\nor infinity: try --dtype float32")
 
-    monkeypatch.setattr(inpaint, "denoise", fail)
+    monkeypatch.setattr(standalone, "denoise", fail)
     before = tree(folder)
     assert run(capsys, command()) == (1, "", "error: the model gave NaN or infinity: try --dtype float32\n")
     assert tree(folder) == before

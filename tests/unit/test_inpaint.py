@@ -400,6 +400,16 @@ def test_frames_of_any_type_come_back_as_they_were(something, dtype):
     assert (result.frames[result.mask] != clip[result.mask]).any(axis=-1).mean() > 0.9
 
 
+def test_float_frames_are_never_rounded_and_are_written_as_bytes(everything, tmp_path):
+    clip = np.random.default_rng(0).random((5, 16, 16, 3), dtype=np.float32)
+    hole = np.zeros((16, 16), bool)
+    hole[4:9, 4:9] = True
+    frames = inpaint(clip, REQUEST, checkpoint=everything, mask=hole).frames
+    assert len(np.unique(frames[:, hole])) > 256
+    inpaint(clip, REQUEST, tmp_path / "out", checkpoint=everything, mask=hole, sheet=tmp_path / "sheet.png")
+    assert np.array_equal(frames_of(tmp_path / "out"), (frames * 255).round())
+
+
 @pytest.mark.parametrize("given", [noise_clip()[0], noise_clip()[..., :2], noise_clip()[:0], noise_clip() * 1.0,
                                    noise_clip().astype(int), np.full((2, 8, 8, 3), np.nan)])
 def test_an_array_that_is_no_clip_is_refused(everything, given):

@@ -124,10 +124,17 @@ def test_the_threshold_itself_is_in_the_mask():
 # Growing and feathering
 
 
-@pytest.mark.parametrize("pixels", [0, 1, 2, 5, 7.5, 100])
-def test_dilation_is_a_disc(pixels):
-    mask = dots((0, 3, 4), (0, 30, 47), (0, 20, 20))
+@pytest.mark.parametrize("pixels", [0, 1, 2, 5, 7.5, 100, 1e9])
+@pytest.mark.parametrize("shape", [(1, 40, 50), (1, 50, 41)])
+def test_dilation_is_a_disc(pixels, shape):
+    mask = dots((0, 3, 4), (0, 30, 40), (0, 20, 20), shape=shape)
     np.testing.assert_array_equal(masks.dilate(mask, pixels)[0], true_distance(mask[0]) <= pixels)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 9), (1, 9, 1), (1, 1, 1), (1, 3, 300)])
+def test_a_disc_reaches_over_frames_of_a_few_pixels(shape):
+    mask = dots((0, 0, 0), shape=shape)
+    np.testing.assert_array_equal(masks.dilate(mask, 4.5)[0], true_distance(mask[0]) <= 4.5)
 
 
 def test_an_empty_and_a_full_mask_stay_as_they_are():
@@ -196,6 +203,19 @@ def test_where_alpha_is_zero_the_bytes_are_the_sources_own(rng):
     assert np.abs(out[between] - blend[between]).max() <= 0.501
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_float_source_keeps_its_type_and_its_own_values_outside(rng, dtype):
+    source = rng.random((2, 40, 50, 3)).astype(dtype) * 1.25  # pictures between two others may leave 0 to 1
+    result = rng.normal(size=source.shape).astype(np.float32)
+    mask = dots((0, 3, 4), (1, 30, 40), shape=(2, 40, 50))
+    alpha = masks.soft_edge(mask, 6, 4)
+    out = masks.composite(source, result, alpha)
+    assert out.dtype == dtype
+    np.testing.assert_array_equal(out[alpha == 0], source[alpha == 0])
+    blend = source + alpha[..., None] * (result.clip(0, 1) - source)
+    np.testing.assert_allclose(out, blend, atol=1e-3 if dtype == np.float16 else 1e-6)
+
+
 def test_bytes_survive_the_way_to_float_and_back():
     source = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
     out = masks.composite(source[:, ::-1], (source / 255).astype(np.float32), np.ones((1, 16, 16), np.float32))
@@ -212,7 +232,7 @@ def test_what_is_read_only_can_be_composited(rng, recwarn):
 
 def test_pictures_that_do_not_fit_are_refused():
     source, result, alpha = np.zeros((1, 4, 4, 3), np.uint8), np.zeros((1, 4, 4, 3), np.float32), np.zeros((1, 4, 4))
-    for bad in [(source[:, :3], result, alpha), (source, result, alpha[:, :3]), (result, result, alpha)]:
+    for bad in [(source[:, :3], result, alpha), (source, result, alpha[:, :3]), (source.astype(int), result, alpha)]:
         with pytest.raises(InputError, match="cannot composite"):
             masks.composite(*bad)
     with pytest.raises(InputError, match="frames are uint8"):

@@ -198,7 +198,7 @@ def test_labels_say_what_each_object_is_and_where_it_stands():
             x, y = (drawn.centers(4)[t] / 4).astype(int)
             assert owners[t, y, x] == i
     centers = np.stack([drawn.centers(4) for drawn in clip.objects])
-    among_all = facts[: len(clip.objects), 3:-1].reshape(-1, len(labels.SHARED), 4)[:, 0]  # rivals share nothing
+    among_all = facts[: len(clip.objects), 3 : 3 + labels.PLACES].reshape(-1, len(labels.SHARED), 4)[:, 0]  # rivals share nothing
     for i, sides in enumerate(among_all):
         others = np.delete(centers, i, axis=0)
         for side, (axis, sign) in enumerate(((0, -1), (0, 1), (1, -1), (1, 1))):

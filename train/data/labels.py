@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 
 from .synthetic import MARGIN, Clip
-from .synthetic_words import COLORS, SHAPES, SIZES
+from .synthetic_words import ADJECTIVES, BEFORE_NOUN, COLORS, NOUNS, SHAPES, SIZES
 
 MAX_OBJECTS = 4
 LOOKS = {"shape": SHAPES, "color": COLORS, "size": SIZES}
 SIDES = ("left", "right", "top", "bottom")
 SHARED = tuple(itertools.product((False, True), repeat=len(LOOKS)))  # which of the looks the rivals share
 PLACES = len(SHARED) * len(SIDES)
-FACTS = len(LOOKS) + PLACES + 1  # the last: whether the sentence means the object
+FACTS = len(LOOKS) + PLACES + len(LOOKS) + 1  # looks, places, whether each look is named, whether the object is meant
+MENTIONS = (*SHAPES, *COLORS, *SIZES, *SIDES)  # what a sentence can name
+WORDS = {
+    **{noun.split()[0]: shape for shape, nouns in NOUNS.items() if shape for pair in nouns for noun in pair},
+    **{word: name for name, words in {**ADJECTIVES, **BEFORE_NOUN}.items() for word in words},
+}
 UNKNOWN = -1
 
 
@@ -28,12 +34,18 @@ def owners(clip: Clip, cells: int) -> np.ndarray:
     return np.where(cover.max(0) < 0.3, UNKNOWN, cover.argmax(0)).astype(np.int8)
 
 
-def facts(clip: Clip) -> np.ndarray:
-    """Of each object its looks, whether it has each place, and whether it is a target: int8 (MAX_OBJECTS, FACTS).
+def mentions(sentence: str) -> np.ndarray:
+    """Which of `MENTIONS` a sentence names, bool (len(MENTIONS),)."""
+    named = {WORDS.get(word) for word in re.findall(r"[a-z]+(?:-[a-z]+)?", sentence.lower())}
+    return np.array([name in named for name in MENTIONS])
 
-    Looks are indices into `LOOKS`. A place is a side and a set of looks: 1 if the object is ahead on that side of all
-    others that share those looks, 0 if one of them is ahead of it, each by the margin that sentences need; `UNKNOWN`
-    where neither holds or there are no such others.
+
+def facts(clip: Clip) -> np.ndarray:
+    """What holds of each object, int8 (MAX_OBJECTS, FACTS); `UNKNOWN` where nothing can be said.
+
+    Its looks, as indices into `LOOKS`. Its places, each a side and a set of looks: 1 if it is ahead on that side of all
+    others that share those looks, 0 if one of them is ahead of it, by the margin that sentences need. For each look
+    whether the sentence names it, known where the sentence names any of the kind. Whether the sentence means it.
     """
     objects, frames = clip.objects, len(clip.frames)
     scale = min(clip.frames.shape[1:3]) / 64
@@ -44,8 +56,12 @@ def facts(clip: Clip) -> np.ndarray:
     labels = np.full((MAX_OBJECTS, FACTS), UNKNOWN, np.int8)
     labels[: len(objects), : len(LOOKS)] = looks
     labels[: len(objects), -1] = [i in clip.targets for i in range(len(objects))]
+    named = dict(zip(MENTIONS, mentions(clip.sentence)))
+    for i, (name, values) in enumerate(LOOKS.items()):
+        if any(named[value] for value in values):
+            labels[: len(objects), i - len(LOOKS) - 1] = [named[getattr(drawn, name)] for drawn in objects]
     for i, (row, look) in enumerate(zip(labels, looks)):
-        places = row[len(LOOKS) : -1].reshape(len(SHARED), len(SIDES))
+        places = row[len(LOOKS) : len(LOOKS) + PLACES].reshape(len(SHARED), len(SIDES))
         for place, shared in zip(places, SHARED):
             rivals = (looks == look)[:, np.array(shared)].all(1)
             rivals[i] = False

@@ -31,6 +31,7 @@ class DrawnClips(Dataset):
         if self.cells:
             arrays["owners"] = torch.from_numpy(labels.owners(clip, self.cells))
             arrays["facts"] = torch.from_numpy(labels.facts(clip))
+            arrays["mentions"] = torch.from_numpy(labels.mentions(clip.sentence))
         return {**arrays, "sentence": clip.sentence}
 
 
@@ -57,7 +58,7 @@ class Schedule:
 def loader(seed: int, kinds, start: int, steps: int, workers: int, pin: bool, cells: int | None = None) -> DataLoader:
     """Batches as dicts: frames, clean (B, T, H, W, 3) uint8, mask (B, T, H, W) bool, sentence list of str.
 
-    With `cells` also `owners` and `facts` of `labels`.
+    With `cells` also `owners`, `facts` and `mentions` of `labels`.
     """
     return DataLoader(
         DrawnClips(seed, kinds, cells),

@@ -131,7 +131,7 @@ def check_a_mask_may_be_one_for_each_frame_or_one_for_all():
         assert torch.equal(mask, expected) and ui["message"] == ""
     (_, result, mask), ui = remove(parts, frames, mask=torch.zeros(9, 16, 16))
     assert torch.equal(result, frames) and ui["message"] == "the mask is empty: the video comes back unchanged"
-    assert remove(parts, frames, mask=torch.ones(16, 16))[1]["message"] == "the mask covers 100 % of the video"
+    assert remove(parts, frames, mask=torch.ones(16, 16))[1]["message"].startswith("the mask covers 100 % of the video")
     soft = torch.rand(9, 16, 16)
     assert torch.equal(remove(parts, frames, mask=soft)[0][2], (soft >= 0.5).float())
 

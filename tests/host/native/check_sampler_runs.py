@@ -3,6 +3,7 @@
 import gc
 import weakref
 from dataclasses import replace
+from unittest.mock import patch
 
 import torch
 from check_sampling import windowed
@@ -76,51 +77,51 @@ def check_a_result_goes_with_its_model():
 def check_progress_counts_all_steps_of_all_windows_with_previews():
     from comfy.cli_args import LatentPreviewMethod, args
 
-    args.preview_method = LatentPreviewMethod.Latent2RGB
     parts, seen = loaded("sample"), []
-    with progress_hook(lambda value, total, image, **_: seen.append((value, total, image[1].size))):
+    hook = progress_hook(lambda value, total, image, **_: seen.append((value, total, image[1].size)))
+    with hook, patch.object(args, "preview_method", LatentPreviewMethod.Latent2RGB):
         remove(parts, noise(14), custom(2), seed=99)
         assert seen == [(i + 1, 6, (8, 8)) for i in range(6)]
         del seen[:]
         preview(parts, noise(14), seed=99)
-        assert [part[:2] for part in seen] == [(i + 1, 6) for i in range(6)]
+        assert seen == [(i + 1, 6, (8, 8)) for i in range(6)]
 
 
 def check_an_interrupt_ends_the_run_at_the_next_step_and_the_next_run_works():
     management, parts, frames = core("comfy.model_management"), loaded("velocity"), noise(14)
-    for run, name in ((remove, "sampler"), (preview, "preview")):
-        expected = run(parts, frames, seed=5)[0][0 if run is preview else 1]
+    for run, result in ((remove, 1), (preview, 0)):
+        expected = run(parts, frames, seed=5)[0][result]
         run(parts, frames, seed=6)
         for stop_at in (1, 3):
-            done = []
+            calls = []
 
-            def hook(value, total, image, stop_at=stop_at, done=done, **_):
-                done.append(value)
-                if value == stop_at:
+            def stop(*_, stop_at=stop_at, calls=calls):
+                calls.append(None)
+                if len(calls) == stop_at:
                     management.interrupt_current_processing(True)
 
-            with progress_hook(hook):
-                try:
-                    run(parts, frames, seed=5)
-                    raise AssertionError(f"the {name} went on")
-                except management.InterruptProcessingException:
-                    pass
-            assert len(done) == stop_at
-        assert torch.equal(run(parts, frames, seed=5)[0][0 if run is preview else 1], expected)
+            hook = parts.model.model.diffusion_model.register_forward_pre_hook(stop)
+            try:
+                run(parts, frames, seed=5)
+                raise AssertionError(f"{run.__name__} went on")
+            except management.InterruptProcessingException:
+                assert len(calls) == stop_at
+            finally:
+                hook.remove()
+        assert torch.equal(run(parts, frames, seed=5)[0][result], expected)
 
 
 def check_samplers_and_schedulers_of_the_host_run():
-    frames = noise(8)
-    for kind in ("sample", "epsilon"):
-        parts, results = loaded(kind), []
-        for sampler in ("euler", "heun", "dpmpp_sde", "uni_pc", "dpm_2", "lcm", "dpm_fast", "dpm_adaptive", "ddim"):
-            (_, result, mask), _ = remove(parts, frames, custom(4), sampler=sampler, scheduler="normal")
-            assert result.isfinite().all() and mask.shape == (8, 16, 16), (kind, sampler)
-            results.append(result)
-        for scheduler in ("karras", "simple", "beta", "sgm_uniform"):
-            assert remove(parts, frames, custom(4), scheduler=scheduler)[0][1].isfinite().all()
-        again = remove(parts, frames, custom(4), sampler="dpmpp_sde", scheduler="normal")[0][1]
-        assert torch.equal(again, results[2]), "the same seed gives the same result"
+    frames, results = noise(8), {}
+    cases = [("sample", "euler", "normal"), ("sample", "heun", "simple"), ("sample", "ddim (LGVI)", "karras")]
+    for sampler in ("euler", "heun", "dpmpp_sde", "uni_pc", "dpm_2", "dpm_fast", "dpm_adaptive"):
+        cases.append(("epsilon", sampler, "checkpoint's own" if sampler == "euler" else "normal"))
+    for kind, sampler, scheduler in [*cases, ("epsilon", "dpmpp_sde", "normal")]:
+        (_, result, mask), _ = remove(loaded(kind), frames, custom(4), sampler=sampler, scheduler=scheduler)
+        assert result.isfinite().all() and mask.shape == (8, 16, 16), (kind, sampler)
+        known = results.setdefault((kind, sampler), result)
+        assert torch.equal(result, known), "the same seed gives the same result"
+    assert len({float(result.mean()) for result in results.values()}) == len(cases)
 
 
 def check_patches_of_other_nodes_work():

@@ -1,0 +1,157 @@
+"""A clip through a model that edits, whatever runs the model: windows, the mask, and the result put into the source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import masks
+from .conditioning import WorkSize, mask_at_work_size, resize_frames, to_pixels
+from .sampling.windows import crossfade, frame_noise, sliding
+
+MASK_STEPS = 5  # of a window's steps, at most, at which the mask decoder is read
+# How LGVI samples, for checkpoints that do not say.
+RECOMMENDED = {"steps": 50, "guidance_scale": 3.0, "image_guidance_scale": 1.5, "scheduler": "ddim"}
+
+
+class Model(Protocol):
+    """The networks of a checkpoint and who runs them. What scale latents are of is the model's own business."""
+
+    device: torch.device  # where it wants pixels
+
+    def encode(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Latents (1, C, T, h, w) of pixels (T, 3, H, W) in [-1, 1]."""
+
+    def denoise(
+        self, start: int, noise: Tensor, condition: Tensor, generator: torch.Generator, find_mask: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Latents (1, C, T, h, w) for the window that begins at frame `start`, and the mask decoder's mask.
+
+        noise: (1, C, T, h, w), Gaussian. The mask is (1, 1, T, h', w') in [0, 1], the mean over up to `MASK_STEPS`
+        steps; None where the checkpoint has no mask decoder, or `find_mask` is false.
+        """
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Frames (T, H, W, 3) in [0, 1] of latents (1, C, T, h, w)."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a clip is cut: frames in a window, and frames that two windows share."""
+
+    window: int = 24
+    overlap: int = 8
+
+    def __post_init__(self):
+        sliding((), self.window, self.overlap)  # checks the two
+
+    def number(self, start: int) -> int:
+        """Which window begins at frame `start`, from 0."""
+        return math.ceil(start / (self.window - self.overlap))
+
+    def count(self, frames: int) -> int:
+        """How many windows a clip of so many frames makes."""
+        return 1 + self.number(max(0, frames - self.window))
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What of the model's picture shows: the mask grown by `dilate`, its rim soft over `feather` pixels of the source.
+
+    keep_outside False: the model's picture everywhere. Raises `InputError` for what are no pixels.
+    """
+
+    dilate: float
+    feather: float
+    keep_outside: bool = True
+
+    def __post_init__(self):
+        masks.soft_edge(np.zeros((1, 1, 1), bool), self.dilate, self.feather)  # checks the two
+
+    @classmethod
+    def fit(cls, mask_pixel: float, dilate: float | None, feather: float | None, keep_outside: bool = True) -> Edge:
+        """None: as wide as one of the mask's own pixels, `mask_pixel` of the source's, at least 2; half of it soft."""
+        if dilate is None:
+            dilate = float(max(2, math.ceil(mask_pixel)))
+        return cls(dilate, dilate / 2 if feather is None else feather, keep_outside)
+
+
+def edit(
+    images: Iterable[np.ndarray], model: Model, working: WorkSize, windows: Windows, seed: int, find_mask: bool
+) -> Iterator[tuple[Tensor, ...]]:
+    """For each image, in order: the model's picture (h, w, 3) and, with `find_mask`, the soft mask (h, w), on the CPU.
+
+    images: (H, W, 3), uint8 or float in [0, 1]. What comes out is at the working size. No more than two windows of
+    images are held.
+    """
+
+    def edit_window(start, images):
+        condition, latents, mask = _denoise(start, images, model, working, seed, find_mask)
+        edited = _crop(model.decode(latents), working)
+        if not find_mask:
+            return (edited.cpu(),)
+        if mask is not None:
+            return edited.cpu(), _smooth(mask_at_work_size(mask, working))
+        before = _crop(model.decode(condition), working)
+        return edited.cpu(), _smooth(masks.from_difference(before, edited))
+
+    yield from _frames(images, edit_window, windows)
+
+
+def find(
+    images: Iterable[np.ndarray], model: Model, working: WorkSize, windows: Windows, seed: int
+) -> Iterator[tuple[Tensor]]:
+    """For each image, in order: the mask decoder's soft mask (h, w) at the working size, on the CPU; no picture."""
+
+    def find_in_window(start, images):
+        _, _, mask = _denoise(start, images, model, working, seed, find_mask=True)
+        return (_smooth(mask_at_work_size(mask, working)),)
+
+    yield from _frames(images, find_in_window, windows)
+
+
+def mask_of(soft: Tensor, height: int, width: int, threshold: float = 0.5) -> np.ndarray:
+    """A frame's soft mask (h, w) as bool (height, width)."""
+    return masks.binarize(masks.resize(soft[None].numpy(), height, width), threshold)[0]
+
+
+def put_into(image: np.ndarray, edited: Tensor, mask: np.ndarray, edge: Edge) -> np.ndarray:
+    """The model's picture (h, w, 3) in the source's (H, W, 3), where the bool mask (H, W) and its edge let it show.
+
+    Of the image's own type and size; every pixel that the edge does not reach is the image's own.
+    """
+    alpha = np.ones(mask.shape, np.float32)
+    if edge.keep_outside:
+        alpha = masks.soft_edge(mask[None], edge.dilate, edge.feather)[0]
+    if not alpha.any():
+        return image
+    full = resize_frames(edited[None], *mask.shape)[0].numpy()
+    return masks.composite(image[None], full[None], alpha[None])[0]
+
+
+@torch.no_grad()
+def _frames(images, run_window, windows: Windows) -> Iterator[tuple[Tensor, ...]]:
+    parts = sliding(images, windows.window, windows.overlap)
+    for block in crossfade((start, run_window(start, part)) for start, part in parts):
+        yield from zip(*block)
+
+
+def _denoise(start, images, model: Model, working: WorkSize, seed: int, find_mask: bool):
+    generator = torch.Generator(model.device).manual_seed((seed + start) % 2**64)
+    condition = model.encode(to_pixels(images, working, model.device), generator)
+    noise = frame_noise(start, len(images), condition[0, :, 0].shape, seed)[None]
+    return condition, *model.denoise(start, noise, condition, generator, find_mask)
+
+
+def _crop(frames: Tensor, working: WorkSize) -> Tensor:
+    return frames[:, : working.height, : working.width]
+
+
+def _smooth(soft: Tensor) -> Tensor:
+    return torch.from_numpy(masks.smooth_in_time(soft.cpu().numpy()))
