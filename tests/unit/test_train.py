@@ -198,14 +198,40 @@ def test_labels_say_what_each_object_is_and_where_it_stands():
             x, y = (drawn.centers(4)[t] / 4).astype(int)
             assert owners[t, y, x] == i
     centers = np.stack([drawn.centers(4) for drawn in clip.objects])
-    among_all = facts[: len(clip.objects), 3 : 3 + labels.PLACES].reshape(-1, len(labels.SHARED), 4)[:, 0]  # rivals share nothing
+    places = facts[: len(clip.objects), 3 : 3 + labels.PLACES]
+    among_all = places.reshape(-1, len(labels.SHARED), 4)[:, 0]  # rivals share nothing
     for i, sides in enumerate(among_all):
         others = np.delete(centers, i, axis=0)
         for side, (axis, sign) in enumerate(((0, -1), (0, 1), (1, -1), (1, 1))):
             lead = sign * (centers[i] - others)[..., axis]
-            expected = 1 if lead.min() > 5 else 0 if lead.min(1).size and (-lead).min(1).max() > 5 else labels.UNKNOWN
+            behind = (-lead).min(1).max() > 5
+            expected = 1 if lead.min() > 5 else 0 if behind else labels.UNKNOWN
             assert sides[side] == expected
     assert (facts[len(clip.objects) :] == labels.UNKNOWN).all()
+
+
+@pytest.mark.parametrize(
+    "sentence, named",
+    [
+        ("Please remove the tiny violet ball on the left side.", {"small", "purple", "circle", "left"}),
+        ("get rid of all diamond-shaped ones and the big white box", {"diamond", "large", "white", "square"}),
+        ("erase everything but the topmost plus signs", {"top", "cross"}),
+        ("", set()),
+    ],
+)
+def test_labels_say_what_a_sentence_mentions(sentence, named):
+    assert {name for name, there in zip(labels.MENTIONS, labels.mentions(sentence)) if there} == named
+
+
+def test_labels_say_which_looks_of_an_object_the_sentence_names():
+    clip = draw(3, 2, 1, kind="attributes")
+    said = labels.mentions(clip.sentence)
+    named = dict(zip(labels.MENTIONS, said))
+    flags = labels.facts(clip)[: len(clip.objects), -4:-1]
+    for drawn, row in zip(clip.objects, flags):
+        for flag, (name, values) in zip(row, labels.LOOKS.items()):
+            known = any(named[value] for value in values)
+            assert flag == (named[getattr(drawn, name)] if known else labels.UNKNOWN)
 
 
 def test_recognition_teaches_the_blocks_it_watches_and_no_others():
