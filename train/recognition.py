@@ -93,4 +93,4 @@ class Recognition(nn.Module):
                 if known.any():
                     total = total + 3 * F.binary_cross_entropy_with_logits(logit[known], flag[known].float())
         told = self.mentions(text.float().mean(dim=1))
-        return total / len(self.heads) + F.binary_cross_entropy_with_logits(told, mentions.float())
+        return total / len(self.heads) + 10 * F.binary_cross_entropy_with_logits(told, mentions.float())
