@@ -4,7 +4,7 @@ import json
 from base64 import b64encode
 from pathlib import Path
 
-from playwright.sync_api import Page, TimeoutError, expect
+from playwright.sync_api import ElementHandle, Page, TimeoutError, expect
 
 # The last clause waits for the default graph: arriving later, it would replace one that a test loaded.
 STARTED = """() => window.app?.extensionManager && window.app.canvas
@@ -12,13 +12,14 @@ STARTED = """() => window.app?.extensionManager && window.app.canvas
 WATCH = """() => { window.endings = [];
   for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
     window.app.api.addEventListener(kind, (event) => window.endings.push([kind, event.detail])) }"""
-DROP = """([name, base64, type]) => {
+DROP = """([name, base64, type, point]) => {
   const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)), dataTransfer = new DataTransfer()
   dataTransfer.items.add(new File([bytes], name, { type }))
   const canvas = document.querySelector("#graph-canvas"), box = canvas.getBoundingClientRect()
-  const at = { clientX: box.x + box.width / 2, clientY: box.y + box.height / 2 }
-  const options = { bubbles: true, cancelable: true, composed: true, dataTransfer, ...at }
-  for (const step of ["dragenter", "dragover", "drop"]) canvas.dispatchEvent(new DragEvent(step, options)) }"""
+  const [clientX, clientY] = point ?? [box.x + box.width / 2, box.y + box.height / 2]
+  const target = point ? document.elementFromPoint(clientX, clientY) : canvas
+  const options = { bubbles: true, cancelable: true, composed: true, dataTransfer, clientX, clientY }
+  for (const step of ["dragenter", "dragover", "drop"]) target.dispatchEvent(new DragEvent(step, options)) }"""
 EMPTY = {"nodes": [], "links": [], "groups": [], "config": {}, "extra": {}, "version": 0.4}
 EMPTY |= {"last_node_id": 0, "last_link_id": 0}
 NODE = "const node = window.app.graph._nodes.find((n) => [String(n.id), n.type].includes(String(which)));"
@@ -57,9 +58,9 @@ class ComfyPage:
         """Replace the graph by an empty one."""
         self.load(EMPTY)
 
-    def drop(self, file: Path, kind: str = "application/json") -> None:
-        """Drop a file on the canvas; what it does there is for the caller to wait for."""
-        self.page.evaluate(DROP, [file.name, b64encode(file.read_bytes()).decode(), kind])
+    def drop(self, file: Path, kind: str = "application/json", at: tuple[float, float] | None = None) -> None:
+        """Drop a file at a point of the page, else on the canvas; what it does is for the caller to wait for."""
+        self.page.evaluate(DROP, [file.name, b64encode(file.read_bytes()).decode(), kind, at])
 
     def saved(self) -> dict:
         """The graph as saving it would write it."""
@@ -79,6 +80,24 @@ class ComfyPage:
         script = f"""([which, name, value]) => {{ {NODE} const widget = node.widgets.find((w) => w.name === name)
           widget.value = value; widget.callback?.(value, window.app.canvas, node) }}"""
         self.page.evaluate(script, [which, name, value])
+        self.idle()
+
+    def text_widget(self, which: str, name: str) -> ElementHandle:
+        """The text area in which a user writes a node's widget; the node must be in view."""
+        if self.vue:
+            script = f"(which) => {{ {NODE} return String(node.id) }}"
+            area = self.page.locator(f'[data-node-id="{self.page.evaluate(script, which)}"]').get_by_label(name).first
+            return area.element_handle()
+        script = f"([which, name]) => {{ {NODE} return node.widgets.find((w) => w.name === name).element }}"
+        return self.page.evaluate_handle(script, [which, name]).as_element()
+
+    def save(self, name: str) -> None:
+        """Save the graph under a name, as the menu does; it is then `user/default/workflows/NAME.json`."""
+        self.page.evaluate("() => { window.app.extensionManager.command.execute('Comfy.SaveWorkflow') }")
+        field = self.page.get_by_role("dialog").get_by_role("textbox")
+        field.fill(name)
+        with self.page.expect_response(lambda answer: "/userdata/" in answer.url and answer.request.method == "POST"):
+            field.press("Enter")
         self.idle()
 
     def in_node(self, which: str, x: float, y: float) -> tuple[float, float]:

@@ -28,7 +28,8 @@ RUNNABLE = sorted(FILES.keys() - WANT_A_DOWNLOAD.keys())
 OF_CORES_SAMPLERS = "ksampler"  # what comes out is the model's own picture, at its size
 OF_OUR_SAMPLER = [name for name in RUNNABLE if name != OF_CORES_SAMPLERS]
 MODEL_SIDE = 64
-LOADERS = {"CheckpointLoaderSimple": "ckpt_name"}  # of files that the page is to offer for download
+ACTIVE = 0  # a node's mode; others are muted or bypassed
+LOADERS = {"CheckpointLoaderSimple": "checkpoints", "CLIPLoader": "text_encoders"}  # and the folders they load from
 
 
 def workflow(name):
@@ -45,10 +46,14 @@ def the_node(graph, class_type):
     return found
 
 
+@pytest.fixture(scope="module", autouse=True)
+def clip(server):
+    return server.add_input(CLIP)
+
+
 @pytest.fixture(scope="module")
 def graph_of(server):
     """A workflow's graph, that of its nodes' results which no file shows saved as pictures too."""
-    server.add_input(CLIP)
 
     def graph_of(name):
         graph = server.graph_of(workflow(name))
@@ -145,12 +150,12 @@ def test_a_workflow_starts_with_the_demo_and_offers_what_it_needs_beyond_it(name
         if node["type"] == "LoadVideo":
             assert values[0] == CLIP.name
         if node["type"] in LOADERS:
-            assert [model["name"] for model in models] == [values[0]]
-        for model in models:
-            assert model["url"].startswith("https://") and model["url"].endswith(model["name"])
-            assert model["directory"] == "checkpoints"
-            needed.add(model["name"])
-    assert needed == {WANT_A_DOWNLOAD[name]} if name in WANT_A_DOWNLOAD else not needed
+            (model,) = models  # what the page offers for download
+            assert (model["name"], model["directory"]) == (values[0], LOADERS[node["type"]])
+            assert model["url"].startswith("https://") and model["url"].endswith(f"/{values[0]}")
+            if node["mode"] == ACTIVE:
+                needed.add(values[0])
+    assert needed == ({WANT_A_DOWNLOAD[name]} if name in WANT_A_DOWNLOAD else set())
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -245,8 +250,8 @@ def test_both_ways_through_cores_samplers_take_away_what_the_words_name(shipped,
 # What cannot be had here: SAM 3's checkpoint
 
 
-def test_sam3_is_asked_for_by_name_on_its_loader_and_nothing_else_is_wrong(graph_of, client):
-    graph = graph_of("sam3-mask")
+def test_sam3_is_asked_for_by_name_on_its_loader_and_nothing_else_is_wrong(server, client):
+    graph = server.graph_of(workflow("sam3-mask"))
     refused = client.refusal(graph)["node_errors"]
     loader = the_node(graph, "CheckpointLoaderSimple")
     assert refused.keys() == {loader}
