@@ -20,7 +20,7 @@ CLIP = ROOT / "lgvi_core" / "demo" / "clip.mp4"
 REQUEST = "remove the red circle on the left"
 FRAMES, SIDE, RATE = 72, 256, Fraction(24)
 LEAST_IOU_WITH_COMMAND_LINE = 0.95
-LEAST_IOU_WITH_TRUTH = 0.5
+LEAST_IOU_WITH_TRUTH = 0.8
 
 FILES = {path.stem: path for path in sorted((ROOT / "workflows").glob("*.json"))}
 WANT_A_DOWNLOAD = {"sam3-mask": "sam3.1_multiplex_fp16.safetensors"}
