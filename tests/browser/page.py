@@ -146,8 +146,9 @@ class ComfyPage:
             if abs(self.page.evaluate(middle) - at[0]) < 10:
                 self.page.mouse.click(*at)
                 self.idle()
-                return
-        raise AssertionError(f"the new node did not follow the pointer to {at}")
+                if not self.page.evaluate("() => window.app.graph._nodes.at(-1).flags.ghost"):
+                    return
+        raise AssertionError(f"the new node could not be put down at {at}")
 
     def _open_search(self, box, at: tuple[int, int]) -> None:
         """Double click on the canvas; on a busy machine the two presses can come too far apart, so more than once."""
