@@ -18,6 +18,8 @@ from lgvi_core.models import InflatedUNet
 from .data.labels import LOOKS, MENTIONS, PLACES
 
 WIDTH = 128
+FLAG_WEIGHT = 3.0  # of what is true or false of an object, beside its looks
+MENTION_WEIGHT = 10.0  # with less, the text features keep the words for shapes alone apart
 
 
 class Head(nn.Module):
@@ -91,6 +93,7 @@ class Recognition(nn.Module):
             for logit, flag in zip(logits[len(LOOKS) :], flags):
                 known = flag >= 0
                 if known.any():
-                    total = total + 3 * F.binary_cross_entropy_with_logits(logit[known], flag[known].float())
+                    total = total + FLAG_WEIGHT * F.binary_cross_entropy_with_logits(logit[known], flag[known].float())
         told = self.mentions(text.float().mean(dim=1))
-        return total / len(self.heads) + 10 * F.binary_cross_entropy_with_logits(told, mentions.float())
+        mentioned = F.binary_cross_entropy_with_logits(told, mentions.float())
+        return total / len(self.heads) + MENTION_WEIGHT * mentioned
