@@ -3,7 +3,7 @@
 One process, from nothing, on clips that the code draws itself. U-Net, mask decoder and text encoder are trained
 together; the objective is LGVI's (diffusion and mask loss, equation 3) with the options of the config. Features:
 images first and then images and videos mixed by whole batches, conditioning dropout, zero terminal SNR, epsilon, v and
-sample prediction, EMA, cosine rate with warm-up, gradient clipping, bf16, an auxiliary task (`train.recognition`), resume
+sample prediction, EMA, cosine rate with warm-up, gradient clipping, bf16, an auxiliary task (`recognition.py`), resume
 (which clips and which noise a step sees depends on the seed and the step alone), a log per step as JSON lines, a curve
 and strips of samples as pictures.
 Not here: several processes, other datasets, pretrained weights, LoRA.
