@@ -41,6 +41,7 @@ class UNetConfig:
     mask_norm_groups: int = 32
     mask_upscale: int = 1  # mask pixels per latent pixel and axis
     gate: bool = False  # output (1 - g) * condition + g * prediction, g from the mask; the model predicts the sample
+    frame_copy: bool = False  # the gated prediction may take what other frames of the condition show at the same place
     noise_ramp: bool = False  # noisy latents enter by 1 - t / (T - 1): not at all at the last timestep, pure noise
     num_train_timesteps: int = 1000  # T, of the noise ramp
     coordinates: bool = False  # add a projection of each latent's place in the frame after the first convolution
@@ -79,6 +80,8 @@ class UNetConfig:
             raise InputError(f"noise_ramp needs an added condition: {wanted}")
         if self.gate and not self.has_mask_decoder:
             raise InputError("gate is true but mask_decoder_type is null: the gate is made from the mask decoder")
+        if self.frame_copy and not self.gate:
+            raise InputError("frame_copy is true but gate is false: what is copied is blended in by the gate's mask")
         if self.gate and self.out_channels % self.mask_upscale**2:
             raise InputError(
                 f"gate with mask_upscale {self.mask_upscale} needs out_channels divisible by {self.mask_upscale**2}, "

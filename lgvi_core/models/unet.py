@@ -13,6 +13,7 @@ from ..errors import InputError
 from .attention import remember, scaled_dot_product
 from .blocks import Downsample, ResnetBlock, Transformer, Upsample, clip_norm, start_at_zero
 from .config import UNetConfig
+from .frame_copy import FrameCopy
 from .mask_decoder import MaskDecoder
 
 
@@ -95,6 +96,8 @@ class InflatedUNet(nn.Module):
             self.mask_decoder = MaskDecoder(inputs, config.mask_channels, groups, upscale, operations, factory)
         if config.gate:
             self.gate_conv_out = operations.Conv2d(width, config.mask_upscale**2, 3, padding=1, **factory)
+        if config.frame_copy:
+            self.frame_copy = FrameCopy(width, operations, factory)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -170,7 +173,11 @@ class InflatedUNet(nn.Module):
         prediction = self.conv_out(h)
         logits = self.mask_decoder(features[self.first_mask_block :], frames) if return_mask or config.gate else None
         if config.gate:
-            gate = torch.sigmoid(grow(logits.detach(), config.mask_upscale) + self.gate_conv_out(h))
+            grown = grow(logits.detach(), config.mask_upscale)
+            if config.frame_copy:
+                covered = torch.sigmoid(grown).amax(1, keepdim=True)
+                prediction = self.frame_copy(h, prediction, source, covered, frames)
+            gate = torch.sigmoid(grown + self.gate_conv_out(h))
             gate = gate.repeat(1, config.out_channels // gate.shape[1], 1, 1)
             prediction = source + gate * (prediction - source)
         prediction = prediction.unflatten(0, (batch, frames)).transpose(1, 2)

@@ -1,0 +1,87 @@
+"""What other frames show: `FrameCopy`, and the U-Net that has it."""
+
+import pytest
+import torch
+from test_inflated_unet import GATED, close, fill, inputs, small_config, small_unet
+from torch import nn
+
+from lgvi_core.errors import InputError
+from lgvi_core.models.frame_copy import PREFERENCE, FrameCopy, surroundings
+
+FRAMES, SIDE = 3, 12
+
+
+def blend(bias=0.0):
+    """A `FrameCopy` that looks at the masks alone; `bias` is added to the prediction's logit."""
+    layer = FrameCopy(4, nn, {})
+    for part in (layer.to_q, layer.to_k, layer.score):
+        fill(part, 0.0)
+    fill(layer.own, bias - PREFERENCE)
+    return layer
+
+
+def clip(masked):
+    """Features, prediction, source whose frame t is t everywhere, and masks over the whole of the frames `masked`."""
+    prediction = torch.full((FRAMES, 2, SIDE, SIDE), 9.0)
+    source = torch.arange(FRAMES).float().view(-1, 1, 1, 1).expand_as(prediction)
+    mask = torch.zeros(FRAMES, 1, SIDE, SIDE)
+    mask[list(masked)] = 1
+    return torch.randn(FRAMES, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(0)), prediction, source, mask
+
+
+def test_a_place_that_another_frame_shows_is_copied_from_there():
+    result = blend(bias=-50)(*clip(masked=[0, 2]), FRAMES)
+    close(result[0], torch.ones(2, SIDE, SIDE), 1e-3)
+    close(result[2], torch.ones(2, SIDE, SIDE), 1e-3)
+
+
+def test_frames_that_show_it_are_averaged_and_the_own_frame_is_not_among_them():
+    close(blend(bias=-50)(*clip(masked=[]), FRAMES)[:, 0, 0, 0], torch.tensor([1.5, 1.0, 0.5]))
+
+
+def test_a_place_that_no_frame_shows_is_predicted():
+    close(blend()(*clip(masked=[0, 1, 2]), FRAMES), torch.full((FRAMES, 2, SIDE, SIDE), 9.0), 1e-2)
+
+
+def test_a_single_frame_is_the_prediction():
+    h, prediction, source, mask = (x[:1] for x in clip(masked=[0]))
+    assert blend(bias=-50)(h, prediction, source, mask, 1) is prediction
+
+
+def test_clips_of_a_batch_do_not_see_each_other():
+    layer, given = FrameCopy(4, nn, {}), [clip(masked=[0]), clip(masked=[1, 2])]
+    together = layer(*(torch.cat(pair) for pair in zip(*given)), FRAMES)
+    close(together, torch.cat([layer(*one, FRAMES) for one in given]), 1e-6)
+
+
+def test_surroundings_tell_a_still_camera_from_a_moving_one_and_leave_out_what_is_masked():
+    texture = torch.rand(1, 1, 2, 20, 40, generator=torch.Generator().manual_seed(1))
+    still, moved = texture.clone(), texture.roll(3, dims=-1)
+    still[..., 8:12, 8:12] += 5  # an object that came, masked in the other frame
+    mask = torch.zeros(1, 1, 1, 20, 40)
+    covered = mask.clone()
+    covered[..., 8:12, 8:12] = 1
+    others, masks = torch.cat([still, moved], 1), torch.cat([covered, mask], 1)
+    unlikeness, shared = surroundings(texture, others, mask, masks)
+    assert unlikeness[0, 0].max() < -3 < 0 < unlikeness[0, 1].min()
+    assert shared[0, 0, 10, 10] == pytest.approx(1 - 16 / 81)
+    assert shared[0, 1, 10, 10] == 1
+
+
+def test_the_network_copies_under_its_mask_and_nowhere_else():
+    unet = small_unet(**GATED, frame_copy=True)
+    given = inputs(unet)
+    fill(unet.mask_decoder.final_conv, 0.0)
+    fill(unet.gate_conv_out, 200.0)
+    for part in (unet.frame_copy.to_q, unet.frame_copy.to_k, unet.frame_copy.score):
+        fill(part, 0.0)
+    fill(unet.frame_copy.own, -200.0)
+    condition = given["condition"]
+    close(unet(**given)[:, :, 0], condition[:, :, 1:].mean(2), 1e-3)
+    fill(unet.gate_conv_out, -200.0)
+    assert torch.equal(unet(**given), condition)
+
+
+def test_copying_needs_the_gate():
+    with pytest.raises(InputError, match="frame_copy is true but gate is false"):
+        small_config(frame_copy=True)
