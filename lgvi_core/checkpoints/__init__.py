@@ -1,6 +1,7 @@
 """Checkpoints on disk: recognised by what is in them, checked before they are read, saved as one file.
 
-    checkpoint = load("lgvi/")              # the public folder, a U-Net's folder, or a file of ours
+    checkpoint = load("lgvi/")              # a public folder, LGVI's or CoCoCo's, a U-Net's folder, or a file of ours
+    checkpoint = load("cococo/", base="sd-v1-5-inpainting.safetensors")
     save(checkpoint, "lgvi.safetensors", dtype=torch.float16)
 
 There is one module per layout, each with `matches(path)` and `read(path)`, which reads configs and headers only.
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
-from . import native, official_lgvi, unet_folder
+from . import cococo, native, official_lgvi, unet_folder
 from .checkpoint import SCHEDULER, Checkpoint, Source
 from .families import ForeignCheckpoint, refuse_file, refuse_folder
 from .files import listing
@@ -34,15 +35,20 @@ __all__ = [
     "save",
 ]
 
-LAYOUTS = (native, official_lgvi, unet_folder)
+LAYOUTS = (native, cococo, official_lgvi, unet_folder)
+Pathlike = str | os.PathLike
 
 
 def load(
-    path: str | os.PathLike, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    path: Pathlike,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    base: Pathlike | None = None,
 ) -> Checkpoint:
     """The checkpoint at `path`, in eval mode on `device`, every part in `dtype`.
 
-    Without a `dtype` each part keeps the widest type of its weights; only float16 becomes float32 on a CPU.
+    base: for CoCoCo's shards, where Stable Diffusion 1.5 for inpainting is if not in their folder. Without a `dtype`
+    each part keeps the widest type of its weights; only float16 becomes float32 on a CPU.
     Raises `InputError` for a path that is no LGVI checkpoint (`ForeignCheckpoint` if it is recognised as another
     model), and for one that is damaged, incomplete or does not fit its config; only the mask decoder may be absent.
     Names and shapes are checked before any weights are read.
@@ -51,10 +57,10 @@ def load(
         device = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {str(device)!r} cannot be used on this computer: {error}") from error
-    return load_source(open_source(path), device, dtype)
+    return load_source(open_source(path, base), device, dtype)
 
 
-def save(checkpoint: Checkpoint, path: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
+def save(checkpoint: Checkpoint, path: Pathlike, dtype: torch.dtype | None = None) -> None:
     """Writes a checkpoint as one safetensors file, its weights as `dtype` (float16 to ship it) or as they are.
 
     The same checkpoint gives the same bytes. What was at `path` stays until the new file is complete. Raises
@@ -63,20 +69,20 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike, dtype: torch.dtype | N
     native.save(checkpoint, Path(path).expanduser(), dtype)
 
 
-def inspect(path: str | os.PathLike) -> Summary:
+def inspect(path: Pathlike, base: Pathlike | None = None) -> Summary:
     """What is at `path`, from configs and headers alone; `InputError` as from `load` where these show the fault."""
-    return summarise(open_source(path))
+    return summarise(open_source(path, base))
 
 
-def describe(path: str | os.PathLike) -> str:
+def describe(path: Pathlike, base: Pathlike | None = None) -> str:
     """What is at `path`, as lines for a person; says what it is, too, if it is a known model of another family."""
     try:
-        return str(inspect(path))
+        return str(inspect(path, base))
     except ForeignCheckpoint as foreign:
         return f"Not an LGVI checkpoint: {foreign.path}\n  it is   {foreign.family}\n  hint    {foreign.hint}"
 
 
-def open_source(path: str | os.PathLike) -> Source:
+def open_source(path: Pathlike, base: Pathlike | None = None) -> Source:
     """What is at `path`: its configs, and its weights to be read one by one; `InputError` as from `load`.
 
     No network is built. `fitting` has what checks a source's names and reads its values.
@@ -86,7 +92,11 @@ def open_source(path: str | os.PathLike) -> Source:
         raise InputError(f"there is no checkpoint at {path}: no such file or folder")
     for layout in LAYOUTS:
         if layout.matches(path):
-            return layout.read(path)
+            if base is None:
+                return layout.read(path)
+            if layout is cococo:
+                return cococo.read(path, Path(base).expanduser())
+            raise InputError(f"{path} is whole, it takes no base; a base is for the folder of CoCoCo's shards")
     if path.is_file():
         refuse_file(path)
     inside = [str(entry) for entry in sorted(path.iterdir()) if any(layout.matches(entry) for layout in LAYOUTS)]

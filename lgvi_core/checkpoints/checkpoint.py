@@ -53,6 +53,7 @@ class Checkpoint:
         """Raises `InputError` that begins with `where` if the parts do not go together."""
         config = self.config
         check_prediction(config, self.scheduler_config, where)
+        check_family(config, self.family, where)
         if self.vae is not None and self.vae.latent_channels != config.out_channels:
             raise InputError(
                 f"{where}: the autoencoder has {self.vae.latent_channels} latent channels, the U-Net "
@@ -94,6 +95,16 @@ def read_unet_config(public: dict, where: str) -> UNetConfig:
         return UNetConfig.from_public(public)
     except (InputError, TypeError, ZeroDivisionError) as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def check_family(config: UNetConfig, family: str, where: str) -> None:
+    """Raises `InputError` if the U-Net's input is not that of its family."""
+    if config.is_inpainting != (family == "cococo"):
+        kind = "fills a masked region" if config.is_inpainting else "takes a condition video"
+        raise InputError(
+            f"{where}: the family is {family!r}, but the U-Net, with in_channels {config.in_channels}, {kind}; "
+            "'cococo' fills masked regions, 'lgvi' takes a condition"
+        )
 
 
 def check_prediction(config: UNetConfig, scheduler_config: dict, where: str) -> None:

@@ -13,7 +13,7 @@ from .weights import Weights, open_weights
 
 ACCEPTED = (
     "accepted are one .safetensors file saved by lgvi, the public LGVI folder (it has unet/config.json), "
-    "and a folder with an LGVI U-Net alone (config.json beside its weights)"
+    "a folder with an LGVI U-Net alone (config.json beside its weights), and a folder with CoCoCo's shards"
 )
 
 
@@ -45,6 +45,8 @@ ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 START = "LGVI starts from weights like these, but has to be trained from them"
 PART = "it is one part of a model; give the whole folder that it belongs to"
 OTHER = "use it with a program for that model; " + ACCEPTED
+SHARDS = "give the folder that holds model_0.pth to model_3.pth and, beside them, Stable Diffusion 1.5 for inpainting"
+BASE = "CoCoCo stands on it: put it into the folder of CoCoCo's model_0.pth to model_3.pth, and give that folder"
 INFLATED = r"attn_temp\.|^condition_conv_in\.|^mask_decoder\.|^temp_attn=|Block3D"
 FLAT = r"^_class_name=(UNet2D|StableDiffusion)|_block_types=.*Block2D|^(down|mid|up)_blocks?\..*\battn1\.to_q\."
 
@@ -58,8 +60,8 @@ FAMILIES = (
     ),
     Family("LLaVA", OTHER, (r"mm_projector|multi_modal_projector|^model_type=llava|^architectures=.*Llava",)),
     Family("a language model", OTHER, (r"^(model\.)?layers\.0\.self_attn\.q_proj|^architectures=.*ForCausalLM",)),
-    Family("CoCoCo", OTHER, (r"motion_modules\..*attention_blocks\.2\.|Temporal_(Light|Text)",)),
-    Family("CoCoCo", OTHER, (r"^use_motion_module=True", r"^in_channels=9$|^conv_in_channels=9$")),
+    Family("CoCoCo", SHARDS, (r"motion_modules\..*attention_blocks\.2\.|Temporal_(Light|Text)",)),
+    Family("CoCoCo", SHARDS, (r"^use_motion_module=True", r"^in_channels=9$|^conv_in_channels=9$")),
     Family(
         "AnimateDiff",
         OTHER,
@@ -79,10 +81,15 @@ FAMILIES = (
         OTHER,
         (r"\.temp_convs\.|^transformer_in\.|\.temporal_transformer_blocks\.|^_class_name=(UNetSpatio|StableVideo)",),
     ),
+    Family(
+        "Stable Diffusion for inpainting with LDM names",
+        BASE,
+        (r"^model\.diffusion_model\.", r"^conv_in_channels=9$"),
+    ),
     Family("a Stable Diffusion checkpoint with LDM names", START, (r"^model\.diffusion_model\.",)),
     Family("InstructPix2Pix", START, (r"^_class_name=StableDiffusionInstructPix2Pix",)),
     Family("InstructPix2Pix", START, (FLAT, r"^in_channels=8$|^conv_in_channels=8$"), INFLATED),
-    Family("Stable Diffusion for inpainting", OTHER, (FLAT, r"^in_channels=9$|^conv_in_channels=9$"), INFLATED),
+    Family("Stable Diffusion for inpainting", BASE, (FLAT, r"^in_channels=9$|^conv_in_channels=9$"), INFLATED),
     Family("Stable Diffusion", START, (FLAT,), INFLATED),
     Family("an autoencoder", PART, (r"^_class_name=Autoencoder|^(decoder\.up_blocks|first_stage_model)\.",)),
     Family("a CLIP model", PART, (r"^(text_model|vision_model)\.|^model_type=clip",)),
@@ -93,8 +100,9 @@ def facts_of(config: dict, weights: Weights) -> list[str]:
     """Names of weights, `setting=value` lines of a config, and the first convolution's input channels."""
     shapes = {re.sub(r"^(state_dict\.)?(module\.)?", "", name): weight.shape for name, weight in weights.items()}
     facts = [*shapes, *(f"{name}={value}" for name, value in config.items())]
-    if len(shapes.get("conv_in.weight", ())) == 4:
-        facts.append(f"conv_in_channels={shapes['conv_in.weight'][1]}")
+    for name in ("conv_in.weight", "model.diffusion_model.input_blocks.0.0.weight"):
+        if len(shapes.get(name, ())) == 4:
+            facts.append(f"conv_in_channels={shapes[name][1]}")
     return facts
 
 

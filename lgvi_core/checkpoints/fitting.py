@@ -72,6 +72,11 @@ def empty_autoencoder(source: Source) -> nn.Module | None:
 def empty_text_encoder(source: Source) -> TextEncoder | None:
     if source.text_config is None:
         return None
+    if not source.tokenizer_files:
+        raise InputError(
+            f"{source.path} has a text encoder and no tokenizer: put the folder tokenizer of Stable Diffusion 1.5 "
+            "(vocab.json and merges.txt) into it or beside its base"
+        )
     text_encoder = _empty(source, "text encoder", lambda: TextEncoder(source.text_config, source.tokenizer_files))
     expected = bare_text_names(text_encoder.model.state_dict())
     check_fit(expected, source.text_encoder, source, "text encoder")

@@ -16,7 +16,7 @@ from .writing import write_safetensors
 
 FORMAT = "lgvi"
 VERSION = 1
-FAMILIES = ("lgvi",)
+FAMILIES = ("lgvi", "cococo")
 LAYOUT = "one lgvi safetensors file"
 
 # Prefix of a part's tensors, and where its config is.

@@ -33,11 +33,19 @@ def matches(path: Path) -> bool:
 def read(path: Path) -> Source:
     """Configs and headers. The folders other than unet may be absent; a scheduler config then is Stable Diffusion's."""
     config, weights = read_unet(path / "unet")
-    scheduler = read_scheduler(path / "scheduler")
-    source = Source(LAYOUT, path, config, weights, scheduler_config=scheduler, licence=LICENCE)
-    source.training = dict(TRAINING)
+    source = Source(LAYOUT, path, config, weights, licence=LICENCE)
+    read_parts(source)
     names = {kind: name for name, (kind, *_) in SCHEDULERS.items()}
-    source.sampling = {**SAMPLING, "scheduler": names.get(str(scheduler["_class_name"]), SAMPLING["scheduler"])}
+    scheduler = names.get(str(source.scheduler_config["_class_name"]), SAMPLING["scheduler"])
+    source.training = dict(TRAINING)
+    source.sampling = {**SAMPLING, "scheduler": scheduler}
+    return source
+
+
+def read_parts(source: Source) -> None:
+    """Sets what a diffusers folder has beside the U-Net: scheduler, vae, and text encoder with its tokenizer."""
+    path = source.path
+    source.scheduler_config = read_scheduler(path / "scheduler")
     if (path / "vae").is_dir():
         source.vae_config, source.vae = read_autoencoder(path / "vae")
     if (path / "text_encoder").is_dir():
@@ -46,7 +54,6 @@ def read(path: Path) -> Source:
             source.tokenizer_files = read_tokenizer(path / "tokenizer")
         else:
             log.warning("%s has a text_encoder folder but no tokenizer folder: the text encoder is left out", path)
-    return source
 
 
 def read_scheduler(folder: Path) -> dict:

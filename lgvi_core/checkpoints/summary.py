@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..models import UNetConfig
-from .checkpoint import Source, check_prediction
+from .checkpoint import Source, check_family, check_prediction
 from .fitting import empty_unet
 from .weights import Weights
 
@@ -45,8 +45,10 @@ class Summary:
 
     def __str__(self) -> str:
         config, training, sampling = self.config, self.training, self.sampling
-        unet = [_words(self.parts["unet"]), "added condition" if config.adds_condition else "concatenated condition"]
+        unet = [_words(self.parts["unet"]), _input(config)]
         unet += [name for name, on in (("temporal attention", config.temp_attn), ("gate", config.gate)) if on]
+        if config.motion_attention:
+            unet.append(f"motion blocks ({', '.join(config.motion_attention)})")
         absent = "none"
         lines = {
             "layout": self.layout,
@@ -63,7 +65,8 @@ class Summary:
         }
         width = max(map(len, lines)) + 2
         rows = [f"  {name:<{width}}{value}" for name, value in lines.items()]
-        return "\n".join([f"{self.family.upper()} checkpoint: {self.path}", *rows])
+        title = {"lgvi": "LGVI", "cococo": "CoCoCo"}[self.family]
+        return "\n".join([f"{title} checkpoint: {self.path}", *rows])
 
     def _autoencoder(self) -> str:
         return f"{self.autoencoder}, {_words(self.parts['vae'])}" if "vae" in self.parts else self.autoencoder
@@ -73,6 +76,7 @@ def summarise(source: Source) -> Summary:
     """The summary of a source whose U-Net fits; `InputError` if names, shapes or the prediction type do not."""
     unet, missing = empty_unet(source)
     check_prediction(unet.config, source.scheduler_config, str(source.path))
+    check_family(unet.config, source.family, str(source.path))
     weights = {"unet": source.unet, "vae": source.vae, "text_encoder": source.text_encoder}
     files = {weight.file for part in weights.values() for weight in part.values()}
     return Summary(
@@ -90,6 +94,12 @@ def summarise(source: Source) -> Summary:
         licence=source.licence,
         notes=source.notes,
     )
+
+
+def _input(config: UNetConfig) -> str:
+    if config.is_inpainting:
+        return "mask and masked video"
+    return "added condition" if config.adds_condition else "concatenated condition"
 
 
 def _kind(config: dict) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from .fitting import finite
 from .weights import DTYPES
 
 CODES = {dtype: code for code, dtype in DTYPES.items()}
+INTEGERS = {torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"}
 
 
 def write_safetensors(
@@ -33,19 +36,32 @@ def write_safetensors(
     broken = [name for name, tensor in tensors.items() if not finite(tensor.detach().to(types[name]))]
     if broken:
         raise InputError(f"{path} is not saved: NaN or infinite values in {len(broken)} tensors: {listing(broken)}")
+    layout = {name: (tuple(tensor.shape), types[name]) for name, tensor in tensors.items()}
+    write_streamed(path, layout, metadata, lambda name: tensors[name].detach().to("cpu", types[name]))
+
+
+def write_streamed(
+    path: Path,
+    layout: dict[str, tuple[tuple[int, ...], torch.dtype]],
+    metadata: dict[str, str],
+    value: Callable[[str], Tensor],
+) -> None:
+    """Writes tensors that `value(name)` gives one by one, of the shapes and types in `layout`; else as above.
+
+    Whole numbers may be among them. Whatever `value` raises leaves nothing behind.
+    """
     if path.is_dir():
         raise InputError(f"{path} is a folder; give a file name")
     if not path.parent.is_dir():
         raise InputError(f"{path} cannot be written: there is no folder {path.parent}")
 
-    names = sorted(tensors, key=lambda name: (-types[name].itemsize, name))  # widest first keeps all aligned
+    names = sorted(layout, key=lambda name: (-layout[name][1].itemsize, name))  # widest first keeps all aligned
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(_header(names, tensors, types, metadata))
+            file.write(_header(names, layout, metadata))
             for name in names:
-                value = tensors[name].detach().to("cpu", types[name]).contiguous()
-                file.write(value.flatten().view(torch.uint8).numpy())
+                file.write(value(name).contiguous().flatten().view(torch.uint8).numpy())
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -55,12 +71,14 @@ def write_safetensors(
         temporary.unlink(missing_ok=True)
 
 
-def _header(names: list[str], tensors: dict[str, Tensor], types: dict, metadata: dict[str, str]) -> bytes:
+def _header(names: list[str], layout: dict, metadata: dict[str, str]) -> bytes:
     """Length and JSON, padded to a multiple of eight bytes: https://github.com/huggingface/safetensors#format."""
     header, end = {"__metadata__": metadata}, 0
     for name in names:
-        start, end = end, end + tensors[name].numel() * types[name].itemsize
-        header[name] = {"dtype": CODES[types[name]], "shape": list(tensors[name].shape), "data_offsets": [start, end]}
+        shape, dtype = layout[name]
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        code = CODES.get(dtype) or INTEGERS[dtype]
+        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text

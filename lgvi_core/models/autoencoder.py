@@ -1,7 +1,8 @@
 """Autoencoders between pixels and latents: Stable Diffusion's, and a lossless one for small models.
 
-Each has `encode(pixels, generator)` and `decode(latents)` on (N, C, H, W), pixels in [-1, 1], latents already scaled,
-and `factor` (pixels per latent and axis), `latent_channels` and `config`, which `autoencoder_from_config` takes back.
+Each has `encode(pixels, generator)`, `moments(pixels)` (mean and standard deviation of what `encode` draws from) and
+`decode(latents)` on (N, C, H, W), pixels in [-1, 1], latents already scaled, and `factor` (pixels per latent and axis),
+`latent_channels` and `config`, which `autoencoder_from_config` takes back.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ class SpaceToDepthAutoencoder(nn.Module):
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return F.pixel_unshuffle(pixels, self.factor) * self.scaling_factor
 
+    def moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        latents = self.encode(pixels)
+        return latents, torch.zeros_like(latents)
+
     def decode(self, latents: Tensor) -> Tensor:
         return F.pixel_shuffle(latents / self.scaling_factor, self.factor)
 
@@ -45,6 +50,10 @@ class StableDiffusionAutoencoder(nn.Module):
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.vae.encode(pixels).latent_dist.sample(generator) * self.scaling_factor
+
+    def moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
+        return posterior.mean * self.scaling_factor, posterior.std * self.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.vae.decode(latents / self.scaling_factor).sample

@@ -11,7 +11,7 @@ from .config import UNetConfig
 
 
 def clip_norm(norm: nn.Module, x: Tensor, frames: int) -> Tensor:
-    """GroupNorm with statistics over all frames of a clip. x: (B * T, C, H, W)."""
+    """GroupNorm with statistics over `frames` frames together, all of a clip. x: (B * T, C, H, W)."""
     if frames == 1:
         return norm(x)
     clips = x.unflatten(0, (-1, frames)).transpose(1, 2)  # (B, C, T, H, W)
@@ -31,6 +31,7 @@ class ResnetBlock(nn.Module):
         super().__init__()
         groups, eps = config.norm_num_groups, config.norm_eps
         self.scale_shift = config.resnet_time_scale_shift == "scale_shift"
+        self.frame_norm = config.frame_norm
         time_dim = 4 * config.block_out_channels[0]
         self.norm1 = operations.GroupNorm(groups, in_channels, eps=eps, **factory)
         self.conv1 = operations.Conv2d(in_channels, out_channels, 3, padding=1, **factory)
@@ -43,13 +44,14 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, frames: int) -> Tensor:
         """x: (B * T, C, H, W), time: (B, D)."""
-        h = self.conv1(F.silu(clip_norm(self.norm1, x, frames)))
+        together = 1 if self.frame_norm else frames
+        h = self.conv1(F.silu(clip_norm(self.norm1, x, together)))
         time = self.time_emb_proj(F.silu(time)).repeat_interleave(frames, 0)[:, :, None, None]
         if self.scale_shift:
             scale, shift = time.chunk(2, dim=1)
-            h = clip_norm(self.norm2, h, frames) * (1 + scale) + shift
+            h = clip_norm(self.norm2, h, together) * (1 + scale) + shift
         else:
-            h = clip_norm(self.norm2, h + time, frames)
+            h = clip_norm(self.norm2, h + time, together)
         h = self.conv2(F.silu(h))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 

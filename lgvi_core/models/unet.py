@@ -13,15 +13,17 @@ from ..errors import InputError
 from .attention import remember, scaled_dot_product
 from .blocks import Downsample, ResnetBlock, Transformer, Upsample, clip_norm, start_at_zero
 from .config import UNetConfig
-from .frame_copy import FrameCopy
 from .mask_decoder import MaskDecoder
+from .motion import MotionBlock
+from .reuse import Reuse
 
 
 class InflatedUNet(nn.Module):
-    """LGVI's U-Net (arXiv 2401.10226, section 4.1). Parameter names are the public checkpoint's.
+    """The U-Net of LGVI (arXiv 2401.10226, section 4.1) and of CoCoCo (arXiv 2403.12035); what differs is in `config`.
 
-    `operations` supplies Conv1d, Conv2d, Linear, GroupNorm and LayerNorm; `attention(q, k, v, heads)` works on
-    (B, N, heads * D). A host can supply its own of both. `gradient_checkpointing` trades time for memory in training.
+    Parameter names are the public checkpoints'. `operations` supplies Conv1d, Conv2d, Linear, GroupNorm and LayerNorm;
+    `attention(q, k, v, heads)` works on (B, N, heads * D). A host can supply its own of both.
+    `gradient_checkpointing` trades time for memory in training.
     """
 
     def __init__(self, config: UNetConfig, operations=nn, attention=scaled_dot_product, dtype=None, device=None):
@@ -48,6 +50,11 @@ class InflatedUNet(nn.Module):
         def transformer(width, language=config.lan_cross_attn):
             return Transformer(width, config, language, operations, attention, factory)
 
+        def motion_blocks(width, count):
+            if not config.motion_attention:
+                return None
+            return nn.ModuleList(MotionBlock(width, config, operations, attention, factory) for _ in range(count))
+
         self.down_blocks = nn.ModuleList()
         skips = [channels[0]]
         width = channels[0]
@@ -61,6 +68,7 @@ class InflatedUNet(nn.Module):
                     block.attentions.append(transformer(out))
                 width = out
                 skips.append(width)
+            block.motion_modules = motion_blocks(out, config.layers_per_block)
             if level + 1 < len(channels):
                 block.downsamplers = nn.ModuleList([Downsample(width, operations, factory)])
                 skips.append(width)
@@ -69,6 +77,7 @@ class InflatedUNet(nn.Module):
         self.mid_block = nn.Module()
         self.mid_block.resnets = nn.ModuleList([resnet(width, width), resnet(width, width)])
         self.mid_block.attentions = nn.ModuleList([transformer(width, language=False)])
+        self.mid_block.motion_modules = motion_blocks(width, 1)
 
         self.up_blocks = nn.ModuleList()
         for level, (kind, out) in enumerate(zip(config.up_block_types, reversed(channels))):
@@ -80,6 +89,7 @@ class InflatedUNet(nn.Module):
                 if kind.startswith("CrossAttn"):
                     block.attentions.append(transformer(out))
                 width = out
+            block.motion_modules = motion_blocks(out, config.layers_per_block + 1)
             if level + 1 < len(channels):
                 block.upsamplers = nn.ModuleList([Upsample(width, operations, factory)])
             self.up_blocks.append(block)
@@ -94,10 +104,10 @@ class InflatedUNet(nn.Module):
             inputs = list(reversed(channels))[self.first_mask_block :]
             groups, upscale = config.mask_norm_groups, config.mask_upscale
             self.mask_decoder = MaskDecoder(inputs, config.mask_channels, groups, upscale, operations, factory)
-        if config.gate:
+        if config.gate and not config.is_inpainting:
             self.gate_conv_out = operations.Conv2d(width, config.mask_upscale**2, 3, padding=1, **factory)
-        if config.frame_copy:
-            self.frame_copy = FrameCopy(width, operations, factory)
+        if config.reuse:
+            self.reuse = Reuse(width, operations, factory)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -120,8 +130,11 @@ class InflatedUNet(nn.Module):
         text: (B, N, D). p is `config.mask_upscale`. `cache` is a dict that the caller keeps for as long as text and
         condition stay the same (the steps of one clip): what depends on them alone is then computed once.
 
-        `mask` and `masked_video` belong to the inpainting family and are refused here.
-        Raises `InputError` where shapes do not fit or a mask is asked of a U-Net without a mask decoder.
+        Where `config.is_inpainting`, `mask` (B, 1, T, H, W), 1 = fill, and `masked_video`, latents like noisy of the
+        video whose masked pixels are zero, stand in place of the condition; elsewhere they are refused.
+
+        Raises `InputError` where shapes do not fit, an input belongs to the other family, or a mask is asked of a
+        U-Net without a mask decoder.
         """
         config = self.config
         timestep = torch.as_tensor(timestep, device=noisy.device)
@@ -132,53 +145,61 @@ class InflatedUNet(nn.Module):
         if config.pooled_text:
             time = time + self.text_embedding(text.mean(dim=1))
 
-        x = noisy.transpose(1, 2).flatten(0, 1)  # (B * T, C, H, W) from here on
-        if condition is None:
-            condition = torch.zeros_like(noisy)
-        source = condition.transpose(1, 2).flatten(0, 1)
-        if config.adds_condition:
-            x = self.conv_in(x)
-            if config.noise_ramp:
-                ramp = 1 - timestep.expand(batch).to(x) / (config.num_train_timesteps - 1)
-                x = x * ramp.repeat_interleave(frames, 0)[:, None, None, None]
-            x = x + remember(cache, "condition", lambda: self.condition_conv_in(source))
+        def in_frames(x):
+            return x.transpose(1, 2).flatten(0, 1)  # (B * T, C, H, W) from here on
+
+        ramp = 1.0
+        if config.noise_ramp:
+            ramp = 1 - timestep.expand(batch).to(noisy) / (config.num_train_timesteps - 1)
+            ramp = ramp.repeat_interleave(frames, 0)[:, None, None, None]
+        x = in_frames(noisy)
+        if config.is_inpainting:
+            source, holes = in_frames(masked_video), in_frames(mask).to(x)
+            x = self.conv_in(torch.cat([x * ramp, holes, source], dim=1))
         else:
-            x = self.conv_in(torch.cat([x, source], dim=1))
+            source = in_frames(torch.zeros_like(noisy) if condition is None else condition)
+            if config.adds_condition:
+                x = self.conv_in(x) * ramp + remember(cache, "condition", lambda: self.condition_conv_in(source))
+            else:
+                x = self.conv_in(torch.cat([x, source], dim=1))
 
         if config.coordinates:
             x = x + self.coordinate_conv_in(places(height, width).to(x))
 
         skips = [x]
         for block in self.down_blocks:
-            for i, resnet in enumerate(block.resnets):
-                x = self._layer(resnet, block.attentions[i] if block.attentions else None, x, time, text, frames, cache)
+            for i in range(len(block.resnets)):
+                x = self._layer(block, i, x, time, text, frames, cache)
                 skips.append(x)
             if hasattr(block, "downsamplers"):
                 x = block.downsamplers[0](x)
                 skips.append(x)
 
-        x = self._layer(self.mid_block.resnets[0], self.mid_block.attentions[0], x, time, text, frames, cache)
+        x = self._layer(self.mid_block, 0, x, time, text, frames, cache)
         x = self.mid_block.resnets[1](x, time, frames)
 
         features = []
         for block in self.up_blocks:
-            for i, resnet in enumerate(block.resnets):
+            for i in range(len(block.resnets)):
                 x = torch.cat([x, skips.pop()], dim=1)
-                x = self._layer(resnet, block.attentions[i] if block.attentions else None, x, time, text, frames, cache)
+                x = self._layer(block, i, x, time, text, frames, cache)
             if hasattr(block, "upsamplers"):
                 x = block.upsamplers[0](x, skips[-1].shape[-2:])
             features.append(x)
 
-        h = F.silu(clip_norm(self.conv_norm_out, x, frames))
+        h = F.silu(clip_norm(self.conv_norm_out, x, 1 if config.frame_norm else frames))
         prediction = self.conv_out(h)
-        logits = self.mask_decoder(features[self.first_mask_block :], frames) if return_mask or config.gate else None
+        finds_mask = return_mask or (config.gate and not config.is_inpainting)
+        logits = self.mask_decoder(features[self.first_mask_block :], frames) if finds_mask else None
         if config.gate:
-            grown = grow(logits.detach(), config.mask_upscale)
-            if config.frame_copy:
-                covered = torch.sigmoid(grown).amax(1, keepdim=True)
-                prediction = self.frame_copy(h, prediction, source, covered, frames)
-            gate = torch.sigmoid(grown + self.gate_conv_out(h))
-            gate = gate.repeat(1, config.out_channels // gate.shape[1], 1, 1)
+            if config.is_inpainting:
+                gate = covered = F.max_pool2d(holes, 3, stride=1, padding=1)  # latents that the mask cuts through, too
+            else:
+                covered = torch.sigmoid(logits.detach()).amax(1, keepdim=True)
+                gate = torch.sigmoid(grow(logits.detach(), config.mask_upscale) + self.gate_conv_out(h))
+                gate = gate.repeat(1, config.out_channels // gate.shape[1], 1, 1)
+            if config.reuse:
+                prediction = self.reuse(h, prediction, source, covered, frames)
             prediction = source + gate * (prediction - source)
         prediction = prediction.unflatten(0, (batch, frames)).transpose(1, 2)
         if not return_mask:
@@ -186,12 +207,15 @@ class InflatedUNet(nn.Module):
         probability = F.pixel_shuffle(torch.sigmoid(logits.float()), config.mask_upscale)
         return prediction, probability.unflatten(0, (batch, frames)).transpose(1, 2)
 
-    def _layer(self, resnet, transformer, x, time, text, frames, cache):
-        """A resnet block and the transformer behind it, if there is one."""
+    def _layer(self, block, i, x, time, text, frames, cache):
+        """The resnet block `i` of a block, and the transformer and the motion block behind it, if there are any."""
 
         def run(x, time, text):
-            x = resnet(x, time, frames)
-            return x if transformer is None else transformer(x, text, frames, cache)
+            x = block.resnets[i](x, time, frames)
+            for behind in (block.attentions, block.motion_modules):
+                if behind:
+                    x = behind[i](x, text, frames, cache)
+            return x
 
         if self.gradient_checkpointing and self.training:
             return checkpoint(run, x, time, text, use_reentrant=False)
@@ -203,6 +227,10 @@ class InflatedUNet(nn.Module):
             raise InputError(
                 f"noisy latents are {tuple(noisy.shape)}; expected (batch, {channels}, frames, height, width)"
             )
+        if self.config.is_inpainting:
+            self._check_inpainting(noisy, condition, mask, masked_video)
+        elif mask is not None or masked_video is not None:
+            raise InputError("this U-Net takes no mask channels: mask and masked_video belong to the inpainting family")
         if condition is not None and condition.shape != noisy.shape:
             raise InputError(f"condition is {tuple(condition.shape)} but the noisy latents are {tuple(noisy.shape)}")
         if timestep.shape not in ((), (1,), noisy.shape[:1]):
@@ -211,10 +239,17 @@ class InflatedUNet(nn.Module):
         if text.ndim != 3 or text.shape[0] != noisy.shape[0] or text.shape[2] != self.config.cross_attention_dim:
             expected = (noisy.shape[0], "tokens", self.config.cross_attention_dim)
             raise InputError(f"text features are {tuple(text.shape)}; expected {expected}")
-        if mask is not None or masked_video is not None:
-            raise InputError("this U-Net takes no mask channels: mask and masked_video belong to the inpainting family")
         if return_mask and self.mask_decoder is None:
             raise InputError("a mask was asked for, but this checkpoint has no mask decoder")
+
+    @staticmethod
+    def _check_inpainting(noisy, condition, mask, masked_video):
+        if condition is not None or mask is None or masked_video is None:
+            raise InputError("this U-Net fills a masked region: it takes mask and masked_video, and no condition")
+        one_channel = (noisy.shape[0], 1, *noisy.shape[2:])
+        for name, value, expected in (("mask", mask, one_channel), ("masked_video", masked_video, tuple(noisy.shape))):
+            if tuple(value.shape) != expected:
+                raise InputError(f"{name} is {tuple(value.shape)}; expected {expected} beside the noisy latents")
 
 
 class TimeEmbedding(nn.Module):

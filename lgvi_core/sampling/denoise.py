@@ -32,7 +32,7 @@ def denoise(
     latents: Tensor,
     text: Tensor,
     empty_text: Tensor,
-    condition: Tensor,
+    condition: Tensor | None,
     # sampling parameters
     scheduler,
     steps: int,
@@ -42,6 +42,9 @@ def denoise(
     callback: Callable[[dict], None] | None = None,
     mask_steps: int = 0,
     batch_passes: bool | None = None,
+    # input of the inpainting family
+    mask: Tensor | None = None,
+    masked_video: Tensor | None = None,
 ) -> Denoised:
     """Denoises `latents` under text and condition video with three-way guidance (LGVI, arXiv 2401.10226).
 
@@ -49,6 +52,10 @@ def denoise(
     empty_text: (B, N', D), the encoded "" for LGVI, zeros for LGVI-I. All are moved to the U-Net's device; the U-Net
     runs in its own dtype, the scheduler in float32. `scheduler` is any diffusers scheduler (`make_scheduler`);
     `generator` is for schedulers that add noise.
+
+    A U-Net that fills a region (CoCoCo, arXiv 2403.12035) takes `mask` (B, 1, T, H, W), 1 = fill, and `masked_video`,
+    latents of the video whose masked pixels are zero, in every pass, and None as its condition. empty_text is then
+    the encoded negative prompt, and image_guidance_scale has no meaning.
 
     mask_steps: how many of the model's calls, evenly spaced, also run the mask decoder, in the pass of text and
     video; the mask is their mean. 0: no mask. batch_passes: the passes of a step as one batch, one by one, or, with
@@ -59,12 +66,14 @@ def denoise(
 
     Raises `InputError` for input that does not fit, `FloatingPointError` for NaN or infinity on the way.
     """
-    _check(unet, latents, text, empty_text, condition, mask_steps, batch_passes)
+    inputs = {"condition": condition, "mask": mask, "masked_video": masked_video}
+    inputs = {name: value for name, value in inputs.items() if value is not None}
+    _check(unet, latents, text, empty_text, inputs, mask_steps, batch_passes)
     device = next(unet.parameters()).device
-    passes = guidance_passes(
-        *(x.to(device, unet.dtype) for x in (text, empty_text, condition)), guidance_scale, image_guidance_scale
-    )
-    guided = _Guided(unet, passes, device, batch_passes)
+    text, empty_text = text.to(device, unet.dtype), empty_text.to(device, unet.dtype)
+    inputs = {name: value.to(device, unet.dtype) for name, value in inputs.items()}
+    passes = guidance_passes(text, empty_text, inputs.pop("condition", None), guidance_scale, image_guidance_scale)
+    guided = _Guided(unet, passes, inputs, device, batch_passes)
     set_steps(scheduler, steps, device)
     noise = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
 
@@ -96,11 +105,15 @@ def batch_by_default(device: torch.device) -> bool:
 
 
 class _Guided:
-    """The U-Net under guidance: the weighted sum of its passes. What depends on text and condition alone is kept."""
+    """The U-Net under guidance: the weighted sum of its passes. What depends on text and condition alone is kept.
 
-    def __init__(self, unet, passes: list[Pass], device, batch: bool | None):
+    fixed: inputs that all passes share, by name.
+    """
+
+    def __init__(self, unet, passes: list[Pass], fixed: dict[str, Tensor], device, batch: bool | None):
         self.unet = unet
         self.passes = passes
+        self.fixed = fixed
         self.may_fall_back = batch is None
         batchable = len(passes) > 1 and len({one.text.shape[1] for one in passes}) == 1
         self.batched = batchable and (batch_by_default(device) if batch is None else batch)
@@ -124,7 +137,10 @@ class _Guided:
     def _batch(self, x, timestep, with_mask):
         count = len(self.passes)
         text = torch.cat([one.text for one in self.passes])
-        condition = torch.cat([torch.zeros_like(x) if one.condition is None else one.condition for one in self.passes])
+        condition = None
+        if any(one.condition is not None for one in self.passes):
+            rows = [torch.zeros_like(x) if one.condition is None else one.condition for one in self.passes]
+            condition = torch.cat(rows)
         rows, mask = self._run(x.repeat(count, 1, 1, 1, 1), timestep, text, condition, with_mask, self.caches[0])
         total = sum(one.weight * part for one, part in zip(self.passes, rows.chunk(count)))
         return total, None if mask is None else mask.chunk(count)[0]
@@ -139,24 +155,31 @@ class _Guided:
         return total, first_mask
 
     def _run(self, x, timestep, text, condition, with_mask, cache):
-        out = self.unet(x, timestep, text, condition, return_mask=with_mask, cache=cache)
+        fixed = {name: value.repeat(len(x) // len(value), 1, 1, 1, 1) for name, value in self.fixed.items()}
+        out = self.unet(x, timestep, text, condition, return_mask=with_mask, cache=cache, **fixed)
         prediction, mask = out if with_mask else (out, None)
         return prediction.float(), None if mask is None else mask.float()
 
 
-def _check(unet, latents, text, empty_text, condition, mask_steps, batch_passes):
-    if latents.ndim != 5 or condition.shape != latents.shape:
+def _check(unet, latents, text, empty_text, inputs, mask_steps, batch_passes):
+    if list(inputs) not in (["condition"], ["mask", "masked_video"]):
         raise InputError(
-            f"latents are {tuple(latents.shape)} and the condition is {tuple(condition.shape)}; "
-            "both must be (batch, channels, frames, height, width), the same"
+            f"beside the noise there is {' and '.join(inputs) or 'nothing'}; expected a condition, or, for a U-Net "
+            "that fills a region, mask and masked_video"
         )
+    for name, value in inputs.items():
+        if latents.ndim != 5 or value.shape != latents.shape and name != "mask":
+            raise InputError(
+                f"latents are {tuple(latents.shape)} and the {name} is {tuple(value.shape)}; "
+                "both must be (batch, channels, frames, height, width), the same"
+            )
     for name, value in (("text", text), ("empty_text", empty_text)):
         if value.ndim != 3 or value.shape[0] != latents.shape[0] or value.shape[2] != text.shape[-1]:
             raise InputError(
                 f"{name} is {tuple(value.shape)}; expected ({latents.shape[0]}, tokens, {text.shape[-1]}): "
                 "one row for each clip of the latents, empty_text as wide as text"
             )
-    for name, value in (("latents", latents), ("text", text), ("empty_text", empty_text), ("condition", condition)):
+    for name, value in {"latents": latents, "text": text, "empty_text": empty_text, **inputs}.items():
         if not value.isfinite().all():
             raise InputError(f"{name} has NaN or infinity in it")
     if batch_passes and empty_text.shape[1] != text.shape[1]:

@@ -20,7 +20,7 @@ class Pass:
 
 
 def guidance_passes(
-    text: Tensor, empty_text: Tensor, condition: Tensor, guidance_scale: float, image_guidance_scale: float
+    text: Tensor, empty_text: Tensor, condition: Tensor | None, guidance_scale: float, image_guidance_scale: float
 ) -> list[Pass]:
     """The passes whose weighted sum is the guided prediction; the first is always text and video.
 
@@ -29,11 +29,16 @@ def guidance_passes(
     v and sample predictions alike. A pass of weight 0 is left out. Guidance is off, one pass of weight 1, unless
     `guidance_scale` (s_text) > 1 and `image_guidance_scale` (s_video) >= 1.
 
+    Without a condition there is no s_video: what is left is classifier-free guidance in two passes, text and
+    empty_text (arXiv 2207.12598, equation 6).
+
     Raises `InputError` for a scale that is not a finite number.
     """
     for name, scale in (("guidance_scale", guidance_scale), ("image_guidance_scale", image_guidance_scale)):
         if not math.isfinite(scale):
             raise InputError(f"{name} is {scale}; it must be a finite number (LGVI uses 3.0 for words, 1.5 for video)")
+    if condition is None:
+        image_guidance_scale = 1.0
     if guidance_scale <= 1 or image_guidance_scale < 1:
         return [Pass(text, condition, 1.0)]
     passes = [

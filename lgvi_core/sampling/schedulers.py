@@ -21,8 +21,8 @@ SCHEDULERS = {
     "lcm": ("LCMScheduler", ALL, True),
 }
 
-# Stable Diffusion 1.5's own, where a checkpoint's config does not say.
-LATENT_DEFAULTS = {"clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
+# Where a checkpoint's config does not say: latents are never clipped, and there are no Runge-Kutta steps.
+LATENT_DEFAULTS = {"clip_sample": False, "skip_prk_steps": True}
 
 
 def make_scheduler(name: str, scheduler_config: dict):
@@ -37,6 +37,8 @@ def make_scheduler(name: str, scheduler_config: dict):
         raise InputError(f"scheduler {name!r} is not known; choose one of {', '.join(SCHEDULERS)}")
     class_name, predictions, knows_zero_snr = SCHEDULERS[name]
     config = LATENT_DEFAULTS | dict(scheduler_config)
+    # Stable Diffusion, known by its schedule, ends at its first noise level, others (CoCoCo's linear one) at none.
+    config.setdefault("set_alpha_to_one", config.get("beta_schedule") != "scaled_linear")
     prediction = config.get("prediction_type", "epsilon")
     zero_snr = has_zero_snr(config)
     if zero_snr and prediction == "epsilon":

@@ -761,8 +761,8 @@ def test_a_unets_weights_without_their_config(public, tmp_path):
 
 
 def test_a_folder_of_another_familys_weights_is_named(tmp_path):
-    torch.save({"module." + MOTION.format(2): torch.zeros(4)}, tmp_path / "model_0.pth")
-    with pytest.raises(ForeignCheckpoint, match="CoCoCo"):
+    torch.save({"module." + MOTION.format(0): torch.zeros(4)}, tmp_path / "mm_sd_v15_v2.ckpt")
+    with pytest.raises(ForeignCheckpoint, match="AnimateDiff"):
         checkpoints.load(tmp_path)
 
 

@@ -19,7 +19,7 @@ PIXELS = {"in_channels": 12, "out_channels": 12, "mask_upscale": 2}  # latents o
 GATED = {**PIXELS, "gate": True}
 EVERYTHING = {
     **GATED,
-    "frame_copy": True,
+    "reuse": True,
     "lan_cross_attn": True,
     "pooled_text": True,
     "resnet_time_scale_shift": "scale_shift",
