@@ -132,7 +132,7 @@ def _attributes(rng: np.random.Generator, scene: Scene) -> Said | None:
             phrases[phrase] = weight
     if not phrases:
         return None
-    return (target,), "the " + _noun(rng, pick(rng, phrases)), False
+    return (target,), "the " + noun_phrase(rng, pick(rng, phrases)), False
 
 
 def _position(rng: np.random.Generator, scene: Scene) -> Said | None:
@@ -147,7 +147,7 @@ def _position(rng: np.random.Generator, scene: Scene) -> Said | None:
     if not phrases:
         return None
     phrase, side = pick(rng, phrases)
-    return (target,), "the " + _noun(rng, phrase, side), False
+    return (target,), "the " + noun_phrase(rng, phrase, side), False
 
 
 def _several(rng: np.random.Generator, scene: Scene) -> Said | None:
@@ -172,7 +172,7 @@ def _all(rng: np.random.Generator, scene: Scene) -> Said | None:
     if len(targets) == 1 and rng.random() < 0.7:
         return None
     if len(targets) == 2 and rng.random() < 0.35:
-        return targets, "both " + _noun(rng, phrase, plural=True), True
+        return targets, "both " + noun_phrase(rng, phrase, plural=True), True
     return targets, _every(rng, phrase), True
 
 
@@ -185,7 +185,7 @@ def _all_but(rng: np.random.Generator, scene: Scene) -> Said | None:
     if rng.random() < 0.2:
         phrase = _named(scene.looks[0], pick(rng, MASKS))
         matching = _matching(phrase, scene.looks)
-        kept = (matching, "the " + _noun(rng, phrase, plural=True), True) if len(matching) > 1 else None
+        kept = (matching, "the " + noun_phrase(rng, phrase, plural=True), True) if len(matching) > 1 else None
     if kept is None or len(kept[0]) == len(scene.looks):
         return None
     targets = tuple(i for i in range(len(scene.looks)) if i not in kept[0])
@@ -208,7 +208,7 @@ def _none(rng: np.random.Generator, scene: Scene) -> Said | None:
     if form < 0.1:
         return (), _every(rng, phrase), True
     side = pick(rng, dict.fromkeys(AFTER_NOUN, 1)) if form < 0.3 else None
-    return (), "the " + _noun(rng, phrase, side), False
+    return (), "the " + noun_phrase(rng, phrase, side), False
 
 
 _BUILDERS = {"attributes": _attributes, "shape": _attributes, "position": _position, "several": _several, "none": _none}
@@ -237,7 +237,7 @@ def _matching(phrase: Look, looks: Sequence[Look]) -> tuple[int, ...]:
     return tuple(i for i, look in enumerate(looks) if all(a in (None, b) for a, b in zip(phrase, look)))
 
 
-def _noun(rng: np.random.Generator, phrase: Look, side: str | None = None, plural: bool = False) -> str:
+def noun_phrase(rng: np.random.Generator, phrase: Look, side: str | None = None, plural: bool = False) -> str:
     shape, color, size = phrase
     words = [pick(rng, ADJECTIVES[word]) for word in (size, color) if word]
     words.append(pick(rng, NOUNS[shape])[plural])
@@ -250,7 +250,7 @@ def _noun(rng: np.random.Generator, phrase: Look, side: str | None = None, plura
 
 def _every(rng: np.random.Generator, phrase: Look) -> str:
     quantifier = pick(rng, {"all": 50, "all the": 30, "every": 20})
-    return f"{quantifier} {_noun(rng, phrase, plural=quantifier != 'every')}"
+    return f"{quantifier} {noun_phrase(rng, phrase, plural=quantifier != 'every')}"
 
 
 def _anything(rng: np.random.Generator) -> str:
