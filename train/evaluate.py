@@ -1,198 +1,139 @@
-"""Judge the demo checkpoint on held-out drawn clips: `python -m train.evaluate demo`.
+"""Judge results on a dataset: `python -m train.evaluate --checkpoint C --data D`.
 
-Writes `evaluation.json` and prints a table with the trivial baselines beside the model, all on the same clips. The
-definitions are in `lgvi_core.metrics`; everything but "no compositing" is of the result as a user gets it.
+    python -m train.evaluate --checkpoint out/lgvi --data data/rovi --method identity --method telea
+    python -m train.evaluate --data data/triplets --results other-tool --results another --limit 50
+    python -m train.evaluate --data synthetic held_out=true clips=50 --checkpoint out/demo/checkpoint.safetensors
+    python -m train.evaluate demo
+    python -m train.evaluate fill --checkpoint out/fill/checkpoint.safetensors
+
+Writes OUTPUT.json, OUTPUT.md with the table, OUTPUT-METHOD.png with the worst and best samples of each method, and
+OUTPUT.jsonl with every sample's numbers: the same command goes on from there where it was interrupted. The measures are
+defined in `lgvi_core.metrics`. `demo` judges the demo checkpoint on drawn clips, see
+`train.evaluation.demo`, `fill` one that fills by prompt, see `train.evaluation.fill`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import math
-import os
-import platform
 import sys
-import time
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
-from skimage.metrics import structural_similarity
-from tqdm import tqdm
+import yaml
 
-from lgvi_core import checkpoints, masks
 from lgvi_core.errors import InputError
-from lgvi_core.inpaint import DEMO, inpaint
-from lgvi_core.metrics import removal
 
-from .data.synthetic import Clip, draw
+from .data.sources import KINDS, detect, open_source
+from .evaluation import demo, files, fill
+from .evaluation.measures import Networks
+from .evaluation.methods import BASELINES, Folder, Model
+from .evaluation.run import Evaluation
+from .evaluation.table import markdown
 
 log = logging.getLogger(__name__)
 
-SEED = 20_240_601  # of the held-out clips; training never sees it
-COLUMNS = {
-    "correct": ("correct", "%"),
-    "damaged": ("another object damaged", "%"),
-    "mask_iou": ("mask IoU", ""),
-    "psnr_mask": ("PSNR in the mask", "dB"),
-    "psnr_frame": ("PSNR of the frame", "dB"),
-    "psnr_frame_raw": ("PSNR of the frame, no compositing", "dB"),
-    "ssim_frame": ("SSIM of the frame", ""),
-    "untouched": ("untouched when nothing matches", "%"),
-}
-
-
-def mean_colour(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The mask filled with the mean colour of what is around it, frame by frame."""
-    filled = frames.copy()
-    for frame, hole in zip(filled, mask):
-        around = masks.dilate(hole[None], 4)[0] & ~hole
-        if hole.any() and around.any():
-            frame[hole] = frame[around].mean(axis=0).round()
-    return filled
-
-
-def telea(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The mask filled by OpenCV's Telea inpainting, frame by frame; the rim is filled too."""
-    grown = masks.dilate(mask, 1).astype(np.uint8)
-    return np.stack([cv2.inpaint(frame, hole, 3, cv2.INPAINT_TELEA) for frame, hole in zip(frames, grown)])
-
-
-def ssim(output: np.ndarray, truth: np.ndarray) -> float:
-    """SSIM in RGB with a uniform window of 65, or the largest odd one that fits, mean over frames."""
-    window = min(65, *((side - 1) // 2 * 2 + 1 for side in output.shape[1:3]))
-    options = {"channel_axis": 2, "win_size": window, "data_range": 255}
-    pairs = zip(output.astype(np.float64), truth.astype(np.float64))
-    return float(np.mean([structural_similarity(a, b, **options) for a, b in pairs]))
-
-
-def measure(clip: Clip, output: np.ndarray, found: np.ndarray | None = None, raw: np.ndarray | None = None) -> dict:
-    """Measures of one result against the truth; `found` is the mask, `raw` the frames before compositing."""
-    if not clip.targets:
-        return {"untouched": bool((output == clip.frames).all())}
-    others = [m for i, m in enumerate(clip.object_masks) if i not in clip.targets and m.any()]
-    damaged = any(removal.damaged(output, clip.frames, clip.background, m) for m in others)
-    row = {
-        "correct": removal.removed(output, clip.frames, clip.clean, clip.mask) and not damaged,
-        "damaged": damaged,
-        "psnr_mask": removal.psnr(output, clip.clean, clip.mask),
-        "psnr_frame": removal.psnr(output, clip.clean),
-        "ssim_frame": ssim(output, clip.clean),
-    }
-    if found is not None:
-        row["mask_iou"] = removal.mask_iou(found, clip.mask)
-    if raw is not None:
-        row["psnr_frame_raw"] = removal.psnr(raw, clip.clean)
-    return row
-
-
-def mean(rows: list[dict]) -> dict:
-    """Column means; infinite PSNR (identical frames) is left out and counted."""
-    result = {}
-    for name in COLUMNS:
-        values = [float(row[name]) for row in rows if name in row]
-        finite = [value for value in values if math.isfinite(value)]
-        if values:
-            result[name] = round(float(np.mean(finite)), 4) if finite else None
-        if len(finite) < len(values):
-            result[f"{name}_identical"] = len(values) - len(finite)
-    return result
-
-
-def evaluate(checkpoint, clips: int, frames: int, pixels: int, seed: int, hard: bool) -> dict:
-    """All rows of the table for one checkpoint on freshly drawn held-out clips."""
-    settings = {"checkpoint": checkpoint, "window": max(24, frames), "size": (pixels, pixels)}
-    logging.getLogger("lgvi_core").setLevel(logging.ERROR)
-    rows = {name: [] for name in ("model", "untouched input", "mean colour, true mask", "Telea, true mask",
-                                  "Telea, the model's mask", "model, sentences swapped")}  # fmt: skip
-    drawn = [draw(seed, i, frames, pixels, pixels, held_out=True, hard=hard) for i in range(clips)]
-    together, one_by_one, seconds = [], [], 0.0
-    for i, clip in enumerate(tqdm(drawn, unit="clip")):
-        began = time.perf_counter()
-        result = inpaint(clip.frames, clip.sentence, keep_outside=False, **settings)
-        seconds += time.perf_counter() - began
-        alpha = masks.soft_edge(result.mask, 2.0, 1.0)
-        output = masks.composite(clip.frames, result.frames.astype(np.float32) / 255, alpha)
-        rows["model"].append(measure(clip, output, result.mask, result.frames))
-        rows["untouched input"].append(measure(clip, clip.frames))
-        rows["mean colour, true mask"].append(measure(clip, mean_colour(clip.frames, clip.mask)))
-        rows["Telea, true mask"].append(measure(clip, telea(clip.frames, clip.mask)))
-        rows["Telea, the model's mask"].append(measure(clip, telea(clip.frames, result.mask), result.mask))
-        if not clip.targets:
-            continue
-        other = drawn[(i + 1) % clips].sentence
-        if other != clip.sentence:
-            swapped = inpaint(clip.frames, other, **settings)
-            rows["model, sentences swapped"].append(measure(clip, swapped.frames, swapped.mask))
-        if clip.still and frames > 1 and len(together) < 60:
-            alone = [inpaint(frame[None], clip.sentence, **settings).frames[0] for frame in clip.frames]
-            together.append(removal.psnr(output, clip.clean, clip.mask))
-            one_by_one.append(removal.psnr(np.stack(alone), clip.clean, clip.mask))
-    return {
-        "clips": clips,
-        "frames": frames,
-        "size": [pixels, pixels],
-        "seed": seed,
-        "set": "hard" if hard else "normal",
-        "rows": {name: mean(values) for name, values in rows.items()},
-        "still_background": {
-            "clips": len(together),
-            "psnr_mask_together": round(float(np.mean(together)), 3) if together else None,
-            "psnr_mask_frame_by_frame": round(float(np.mean(one_by_one)), 3) if together else None,
-        },
-        "seconds_per_clip": round(seconds / clips, 3),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-    }
-
-
-def table(report: dict) -> str:
-    """The report's rows as a Markdown table, with the still-background comparison below."""
-
-    def cell(row, name, unit):
-        value = row.get(name)
-        if value is None:
-            return "–"
-        return f"{100 * value:.1f} %" if unit == "%" else f"{value:.3f}" if not unit else f"{value:.1f}"
-
-    lines = ["| |" + "|".join(title for title, _ in COLUMNS.values()) + "|", "|---" * (len(COLUMNS) + 1) + "|"]
-    for name, row in report["rows"].items():
-        lines.append(f"|{name}|" + "|".join(cell(row, key, unit) for key, (_, unit) in COLUMNS.items()) + "|")
-    still = report["still_background"]
-    if still["clips"]:
-        lines.append(
-            f"\nStill backgrounds ({still['clips']} clips), PSNR in the mask: {still['psnr_mask_together']:.1f} dB, "
-            f"frame by frame {still['psnr_mask_frame_by_frame']:.1f} dB."
-        )
-    return "\n".join(lines)
-
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["demo"], help="the domain to judge on")
-    parser.add_argument("--checkpoint", default=str(DEMO), help="default: the demo checkpoint")
-    parser.add_argument("--clips", type=int, default=300)
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--pixels", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--hard", action="store_true", help="one to four objects that may touch and leave the frame")
-    parser.add_argument("--output", default=str(DEMO.parent / "evaluation.json"))
-    options = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        checkpoint = checkpoints.load(options.checkpoint)
-        report = evaluate(checkpoint, options.clips, options.frames, options.pixels, options.seed, options.hard)
+        if arguments[:1] == ["demo"]:
+            demo.main(arguments[1:])
+        elif arguments[:1] == ["fill"]:
+            fill.main(arguments[1:])
+        else:
+            _evaluate(_parser().parse_args(arguments))
     except InputError as error:
         log.error("%s", error)
         return 2
-    output = Path(options.output)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(temporary, output)
-    print(table(report))
-    print(f"\nwritten to {output}")
+    except OSError as error:
+        log.error("%s; what is measured is kept", error)
+        return 2
+    except KeyboardInterrupt:
+        log.error("interrupted; what is measured is kept, the same command goes on")
+        return 130
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_argument_group("what is judged (each may be given several times)")
+    what.add_argument("--checkpoint", type=Path, action="append", default=[], help="a checkpoint file or folder")
+    what.add_argument("--method", choices=BASELINES, action="append", default=[], help="a baseline")
+    what.add_argument(
+        "--results", type=Path, action="append", default=[], help="a folder with a video or frames for each sample"
+    )
+    data = parser.add_argument_group("on what")
+    data.add_argument("--data", required=True, help="the dataset's folder, or 'synthetic'")
+    data.add_argument("--kind", choices=KINDS, help="the dataset's layout; default: found out")
+    data.add_argument("--split", help="default: test for ROVI, else the layout's own")
+    data.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="further settings of the dataset")
+    data.add_argument("--limit", type=_positive, help="only the first so many samples")
+    data.add_argument("--frames", type=_positive, help="only the first so many frames; default: all")
+    how = parser.add_argument_group("how")
+    how.add_argument("--output", type=Path, default=Path("evaluation.json"), help="default: evaluation.json")
+    how.add_argument("--seed", type=int, default=0, help="of the noise, and of drawn clips")
+    how.add_argument("--steps", type=_positive, help="sampling steps; default: what the checkpoint recommends")
+    how.add_argument("--device", help="default: cuda where there is one, else cpu")
+    how.add_argument("--i3d", type=Path, metavar="FILE", help="rgb_imagenet.pt, for VFID")
+    how.add_argument("--raft", type=Path, metavar="FILE", help="raft_large's weights, for E_warp; else OpenCV's DIS")
+    how.add_argument("--clip", type=Path, metavar="FOLDER", help="a CLIP model, for TC and the CLIP score")
+    return parser
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    if options.output.suffix != ".json":
+        raise InputError(f"--output is {options.output}; it must end in .json")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    methods = [
+        *(Model(path, options.seed, options.steps, options.device) for path in options.checkpoint),
+        *(BASELINES[name]() for name in dict.fromkeys(options.method)),
+        *(Folder(path) for path in options.results),
+    ]
+    if not methods:
+        raise InputError("nothing to judge: give --checkpoint, --method or --results")
+    source, data = _open(options)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    networks = Networks.open(options.i3d, options.raft, options.clip, device)
+    logging.getLogger("lgvi_core").setLevel(logging.ERROR)  # what it says of single samples
+    extent = {"limit": options.limit, "frames": options.frames, "seed": options.seed}
+    evaluation = Evaluation(source, data, methods, networks, options.output, **extent)
+    report = evaluation.run()
+    text = markdown(report)
+    files.write_json(report, options.output)
+    files.write_text(text, options.output.with_suffix(".md"))
+    print(text)
+    sheets = ", ".join(str(evaluation.sheet(method.name)) for method in methods)
+    print(f"written to {options.output} and {options.output.with_suffix('.md')}; worst and best samples: {sheets}")
+
+
+def _open(options: argparse.Namespace) -> tuple[object, dict]:
+    """The dataset, and what the report says of it. Samples that do not fit are left out and counted."""
+    settings = {}
+    for setting in options.settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"{setting!r} is not of the form key=value")
+        settings[key] = yaml.safe_load(value)
+    if options.data == "synthetic":
+        kind = "synthetic"
+    else:
+        kind = options.kind or detect(options.data)
+        split = options.split or ("test" if kind == "rovi" else None)
+        settings |= {"root": options.data, "skip_broken": True} | ({"split": split} if split else {})
+    source = open_source("data", {"kind": kind, **settings}, options.seed)
+    told = {key: value for key, value in settings.items() if key not in ("root", "skip_broken")}
+    return source, {"kind": kind, "root": options.data, **told, "samples": len(source)}
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value
 
 
 if __name__ == "__main__":

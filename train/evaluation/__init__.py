@@ -1,0 +1,1 @@
+"""Judging results: methods, measures, and how they are shown."""
