@@ -77,23 +77,35 @@ class Recognition(nn.Module):
     def forward(
         self, outputs: list[Tensor], text: Tensor, owners: Tensor, facts: Tensor, mentions: Tensor
     ) -> Tensor:
-        """Mean loss of the heads on the blocks, and that of the text's.
+        """Mean over clips of the loss of the heads on the blocks, and of the text's; in float32.
 
         text: (B, N, D). owners: int8 (B, T, cells, cells), facts: int8 (B, N, FACTS), mentions: bool (B, MENTIONS).
         """
-        seen = owners >= 0
-        clip, *_ = torch.nonzero(seen, as_tuple=True)
-        labels = facts[clip, owners[seen].long()].long()  # one row for each cell in which an object stands
-        looks, *flags = labels.split([len(LOOKS), *self.parts[len(LOOKS) :]], dim=1)
-        total = 0.0
-        for head, output in zip(self.heads, outputs):
-            logits = head(output, owners.shape[-1])[seen.flatten(0, 1)].split(self.parts, dim=1)
-            for i in range(len(LOOKS)):
-                total = total + F.cross_entropy(logits[i], looks[:, i])
-            for logit, flag in zip(logits[len(LOOKS) :], flags):
-                known = flag >= 0
-                if known.any():
-                    total = total + FLAG_WEIGHT * F.binary_cross_entropy_with_logits(logit[known], flag[known].float())
-        told = self.mentions(text.float().mean(dim=1))
-        mentioned = F.binary_cross_entropy_with_logits(told, mentions.float())
-        return total / len(self.heads) + MENTION_WEIGHT * mentioned
+        with torch.autocast(text.device.type, enabled=False):
+            seen = owners >= 0
+            clip, *_ = torch.nonzero(seen, as_tuple=True)
+            labels = facts[clip, owners[seen].long()].long()  # one row for each cell in which an object stands
+            looks, *flags = labels.split([len(LOOKS), *self.parts[len(LOOKS) :]], dim=1)
+            total = 0.0
+            for head, output in zip(self.heads, outputs):
+                logits = head(output, owners.shape[-1])[seen.flatten(0, 1)].split(self.parts, dim=1)
+                for i in range(len(LOOKS)):
+                    wrong = F.cross_entropy(logits[i], looks[:, i], reduction="none")
+                    total = total + mean_by_clip(wrong[:, None], looks[:, i : i + 1] >= 0, clip, len(owners))
+                for logit, flag in zip(logits[len(LOOKS) :], flags):
+                    wrong = F.binary_cross_entropy_with_logits(logit, flag.clamp(min=0).float(), reduction="none")
+                    total = total + FLAG_WEIGHT * mean_by_clip(wrong, flag >= 0, clip, len(owners))
+            told = self.mentions(text.float().mean(dim=1))
+            mentioned = F.binary_cross_entropy_with_logits(told, mentions.float())
+            return total / len(self.heads) + MENTION_WEIGHT * mentioned
+
+
+def mean_by_clip(losses: Tensor, known: Tensor, clip: Tensor, clips: int) -> Tensor:
+    """Mean over clips of the mean of what is known of each; a clip of which nothing is known counts as 0.
+
+    losses, known: (rows, K). clip: (rows,), to which of the `clips` a row belongs.
+    """
+    sums, counts = losses.new_zeros(2, clips)
+    sums = sums.index_add(0, clip, (losses * known).sum(1))
+    counts = counts.index_add(0, clip, known.sum(1).to(losses))
+    return (sums / counts.clamp(min=1)).mean()

@@ -23,7 +23,7 @@ class Copying:
         self.calls.append(("encode", len(pixels)))
         return pixels.transpose(0, 1)[None]
 
-    def denoise(self, start, noise, condition, generator, find_mask):
+    def denoise(self, start, noise, condition, generator, find_mask, hole=None):
         self.calls.append(("denoise", start, generator.initial_seed(), noise))
         mask = (condition.mean(dim=1, keepdim=True) > 0).float() if self.has_mask_decoder and find_mask else None
         return (condition - 1) / 2, mask

@@ -1,0 +1,274 @@
+"""The shipped configs: each says its command, and what it would do is found without its data, weights and GPU."""
+
+import json
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from lgvi_core import checkpoints
+from lgvi_core.errors import InputError
+from lgvi_core.models import InflatedUNet, UNetConfig
+from train import check, footprint, model
+from train import config as configs
+from train.data import mixing
+from train.objectives import Objective
+from train.tokenizer import train_clip_tokenizer
+
+FOLDER = Path(configs.__file__).parent / "configs"
+SHIPPED = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))
+ABLATIONS = [name for name in SHIPPED if name.startswith("ablations/") and name != "ablations/images.yaml"]
+PAPER = ["lgvi-rovi.yaml", "lgvi-rovi-24gb.yaml"]
+SMALL = [
+    "unet.block_out_channels=[16, 16, 16, 16]",
+    "unet.norm_num_groups=4",
+    "unet.mask_channels=8",
+    "text_encoder.hidden_size=16",
+    "text_encoder.intermediate_size=16",
+    "text_encoder.num_hidden_layers=1",
+    "tokenizer_sentences=50",
+    "tokenizer_merges=20",
+    "workers=0",
+]
+SD_VAE = {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "scaling_factor": 0.18215,
+}
+SD_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+
+
+def test_every_config_is_among_these():
+    assert {"demo.yaml", "lgvi-rovi.yaml", "lgvi-rovi-24gb.yaml", "lgvi-lora.yaml"} <= set(SHIPPED)
+    assert len(ABLATIONS) == 5
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_config_opens_with_its_command_and_loads(name):
+    text = (FOLDER / name).read_text("utf-8")
+    assert text.startswith(f"# python -m train.lgvi --config train/configs/{name}\n")
+    config = configs.load(FOLDER / name)
+    assert config.output.startswith("out/") and sum(check.expected_steps(config)) == pytest.approx(config.steps)
+
+
+def test_a_config_extends_another_key_by_key(tmp_path):
+    base = {"output": "a", "steps": 3, "batches": [{"frames": 1, "size": 1}], "loss": {"mask": 0.5, "dice": 0.5}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    (tmp_path / "sub").mkdir()
+    child = tmp_path / "sub" / "child.yaml"
+    child.write_text("extends: ../base.yaml\nsteps: 4\nloss: {dice: 0.25}\nbatches: [{frames: 2, size: 6}]\n")
+    config = configs.load(child, ["loss.inside=1.0"])
+    assert (config.output, config.steps) == ("a", 4) and [b.size for b in config.batches] == [6]
+    assert (config.loss.mask, config.loss.dice, config.loss.inside) == (0.5, 0.25, 1.0)
+    (tmp_path / "base.yaml").write_text("extends: sub/child.yaml\n")
+    with pytest.raises(InputError, match="extends itself"):
+        configs.load(child)
+    child.write_text("extends: nowhere.yaml\n")
+    with pytest.raises(InputError, match="nowhere.yaml does not exist"):
+        configs.load(child)
+
+
+def write_part(folder, config, values, stem="diffusion_pytorch_model"):
+    """A part in diffusers' layout whose weights are all hole: a header, and a length that takes no room on the disk."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    header, end = {}, 0
+    for name, value in values.items():
+        start, end = end, end + 2 * value.numel()
+        header[name] = {"dtype": "F16", "shape": list(value.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    with open(folder / f"{stem}.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+
+
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory):
+    """Folders of MagicBrush's size ("magicbrush") and of the public LGVI's ("lgvi") without values."""
+    root = tmp_path_factory.mktemp("full")
+    files = train_clip_tokenizer(["Remove the red circle, please"] * 3, 20)
+    text_config = CLIPTextConfig(**SD_TEXT, vocab_size=49408)
+    with torch.device("meta"):
+        flat = UNet2DConditionModel(in_channels=8, cross_attention_dim=768, sample_size=64)
+        inflated = InflatedUNet(UNetConfig(in_channels=8))
+        vae, text = AutoencoderKL(**SD_VAE), CLIPTextModel(text_config)
+    unets = {"magicbrush": (dict(flat.config), flat), "lgvi": (inflated.config.to_dict(), inflated)}
+    for name, (config, unet) in unets.items():
+        write_part(root / name / "unet", config, unet.state_dict())
+        write_part(root / name / "vae", SD_VAE, vae.state_dict())
+        names = (key for key in text.state_dict() if "position_ids" not in key)
+        weights = {key: text.state_dict()[key] for key in names}
+        write_part(root / name / "text_encoder", text_config.to_dict(), weights, "model")
+        (root / name / "tokenizer").mkdir()
+        for file, content in files.items():
+            (root / name / "tokenizer" / file).write_text(content)
+    return root
+
+
+@pytest.fixture(scope="module")
+def triplets(tmp_path_factory):
+    """A folder of two clips of 24 frames."""
+    root = tmp_path_factory.mktemp("triplets")
+    lines = []
+    for clip in ("one", "two"):
+        for t in range(24):
+            for part, value in (("video", 90), ("mask", 255), ("clean", 120)):
+                (root / clip / part).mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(root / clip / part / f"{t:03d}.png"), np.full((20, 32, 3), value, np.uint8))
+        places = {part: f"{clip}/{part}" for part in ("video", "mask", "clean")}
+        lines.append(json.dumps({**places, "caption": "remove the bird"}))
+    (root / "captions.jsonl").write_text("\n".join(lines))
+    return root
+
+
+@pytest.fixture
+def large_machine(monkeypatch):
+    monkeypatch.setattr(check.psutil, "virtual_memory", lambda: SimpleNamespace(available=80e9))
+    monkeypatch.setattr(check.shutil, "disk_usage", lambda _: SimpleNamespace(free=500e9))
+
+
+def dry_run(name, start, triplets, *more):
+    config = configs.load(FOLDER / name)
+    data = ", ".join(f"{source}: {{kind: triplets, root: '{triplets}'}}" for source in config.data)
+    overrides = [f"initialise={start}", f"data={{{data}}}", "optimizer.kind=adamw", *more]
+    return "\n".join(check.run(configs.load(FOLDER / name, overrides), "cpu"))
+
+
+def test_the_papers_run_is_the_papers(full_size, triplets, large_machine):
+    found = dry_run("lgvi-rovi.yaml", full_size / "magicbrush", triplets)
+    config = configs.load(FOLDER / "lgvi-rovi.yaml")
+    videos, images = config.batches
+    steps, image_steps = check.expected_steps(config)
+    assert (videos.frames, videos.width, videos.height, videos.size, images.size) == (24, 512, 320, 32, 768)
+    assert steps == pytest.approx(50 * (9091 - 758) / 32, abs=1) and steps == pytest.approx(3 * image_steps)
+    assert "933.6" in found.replace(",", "")  # all of the U-Net trains
+    assert "at 3e-05, constant" in found and "'mask_decoder': 24.49 M" in found and "at 0.0001, cosine" in found
+    assert "InstructPix2Pix" in found and "new: attn_temp (16 times), norm_temp (16 times), mask_decoder" in found
+    assert "A100" in found
+
+
+def test_24_gb_are_enough_for_the_config_that_says_so(full_size, large_machine):
+    path, start = FOLDER / "lgvi-rovi-24gb.yaml", f"initialise={full_size / 'magicbrush'}"
+    config = configs.load(path, [start])
+    parts = model.build(config, weights=False)
+    kinds = check.kinds_of(config, parts, 1)
+
+    def gigabytes(*changes):
+        run = check.Run(configs.load(path, [start, *changes]), parts, torch.device("cpu"), 1, kinds)
+        return float(next(check.memory(run)).split()[2])
+
+    assert 15 < gigabytes() < 18  # as the config's comment says
+    assert gigabytes() + 3.6 < gigabytes("ema_decay=0.999") < gigabytes("optimizer.kind=adamw") < 24
+
+
+def test_a_lora_run_trains_little(full_size, triplets, large_machine):
+    found = dry_run("lgvi-lora.yaml", full_size / "lgvi", triplets)
+    trained = float(found.split("parameters: ")[1].split(" M")[0])
+    assert 1 < trained < 20 and "933.62 M of the U-Net are frozen" in found
+
+
+def test_what_is_absent_is_named_with_where_to_get_it(large_machine):
+    with pytest.raises(InputError) as problem:
+        check.run(configs.load(FOLDER / "lgvi-rovi.yaml"), "cpu")
+    text = str(problem.value)
+    assert "about 13,020 steps of 32 from rovi" in text
+    assert "data/rovi: get the dataset from huggingface.co/datasets/jianzongwu/rovi" in text
+    assert "nothing at data/gqa-inpaint" in text
+    assert "models/magicbrush" in text and "vinesmsuic/magicbrush-jul7" in text
+
+
+def test_too_little_memory_or_disk_is_said_before_the_run(monkeypatch):
+    monkeypatch.setattr(check.psutil, "virtual_memory", lambda: SimpleNamespace(available=1e6))
+    monkeypatch.setattr(check.shutil, "disk_usage", lambda _: SimpleNamespace(free=1e5))
+    config = configs.load(FOLDER / "demo.yaml", [*SMALL, "batches=[{frames: 1, size: 2, width: 32, height: 32}]"])
+    with pytest.raises(InputError) as problem:
+        check.run(config, "cpu")
+    text = str(problem.value)
+    assert "- memory: the run needs" in text and "cpu has 0.0 GB free" in text and "batches.micro" in text
+    assert "- disk: " in text and "keep_last" in text and "optimizer: all" in text
+
+
+def test_a_small_model_is_timed(tmp_path):
+    few = [f"output={tmp_path / 'run'}", "batches=[{frames: 1, size: 2}]"]
+    config = configs.load(FOLDER / "demo.yaml", [*SMALL, *few])
+    found = "\n".join(check.run(config, "cpu"))
+    assert "time, from timed passes on cpu: about" in found and "U-Net: new" in found
+    assert not (tmp_path / "run").exists()
+
+
+def test_activations_are_those_that_autograd_keeps():
+    """On the meta device as on the CPU with values; less with checkpointing, and with what is frozen."""
+    config = UNetConfig(
+        block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+        layers_per_block=1,
+        cross_attention_dim=12,
+        attention_head_dim=2,
+        norm_num_groups=8,
+        mask_channels=16,
+        mask_norm_groups=4,
+    )
+    unet = InflatedUNet(config, attention=lambda q, k, v, heads: footprint.SavedAttention.apply(q, k, v))
+    ledger = footprint.Ledger(unet)
+    with torch.autograd.graph.saved_tensors_hooks(ledger.pack, lambda tensor: tensor):
+        noisy, text = torch.zeros(2, 4, 3, 16, 16), torch.zeros(2, 5, 12)
+        outputs = unet(noisy, torch.tensor([1, 2]), text, noisy, return_mask=True)
+    assert outputs[0].shape == noisy.shape
+    names = {name for name, _ in unet.named_parameters()}
+
+    def bytes_for(precision="fp32", checkpointing=False, trained=names):
+        return footprint.cost(config, (2, 3, 16, 16), 5, precision, checkpointing, True, trained).activations
+
+    assert bytes_for() == pytest.approx(ledger.total, rel=0.01)
+    assert bytes_for(checkpointing=True) < 0.7 * bytes_for()
+    assert 0.4 * bytes_for() < bytes_for("bf16") < 0.9 * bytes_for()
+    assert bytes_for(trained={name for name in names if name.startswith("mask_decoder")}) < 0.7 * bytes_for()
+
+
+def test_stable_diffusions_arithmetic_is_as_published():
+    """About 0.8 TFLOP for a pass at 64x64 latents."""
+    config = UNetConfig(temp_attn=False, mask_decoder_type=None)
+    found = footprint.cost(config, (1, 1, 64, 64), 77, "fp32", False, False, set())
+    assert found.operations == pytest.approx(0.803e12, rel=0.02)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """The ablations' common start, small and untrained."""
+    path = tmp_path_factory.mktemp("images") / "checkpoint.safetensors"
+    config = configs.load(FOLDER / "ablations" / "images.yaml", SMALL)
+    parts = model.build(config)
+    checkpoints.save(model.checkpoint_of(parts.model, parts.autoencoder, config), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_ablation_starts_from_the_images_and_takes_a_step(name, images):
+    config = configs.load(FOLDER / name, [*SMALL, f"initialise={images}"])
+    parts = model.build(config)
+    batches = [{"frames": b.frames, "size": 1, "width": 32, "height": 32} for b in config.batches[:1]]
+    small = configs.load(FOLDER / name, [*SMALL, f"initialise={images}", f"batches={json.dumps(batches)}"])
+    losses = Objective(small, parts, torch.device("cpu"))(parts.model, next(iter(mixing.loader(small, 0))), 1, 0)
+    losses.total.backward()
+    unet = parts.model.unet
+    touched = {key for key, p in unet.named_parameters() if p.grad is not None and p.requires_grad}
+    has = {part: any(part in key for key in touched) for part in ("attn_temp", "mask_decoder", "conv_in")}
+    gone = {
+        "no-whole-unet": "conv_in",
+        "no-mask-supervision": "mask_decoder",
+        "no-temporal-attention": "attn_temp",
+    }.get(Path(name).stem)
+    assert has == {part: part != gone for part in has}
+    assert {b.frames for b in config.batches} == ({8} if "image-joint" in name else {1, 8})
+    assert not unet.config.gate
