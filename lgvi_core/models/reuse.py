@@ -6,16 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import start_at_zero
+
 KEY_CHANNELS = 16
 HIDDEN = 8
 NEIGHBOURHOOD = 9  # latents per side that tell whether two frames show the same place
+FLATNESS = 5  # latents per side over which what is smooth does not change
 PREFERENCE = 4.0  # logit of the prediction at the start of training; another frame's is about 0
 
 
 class Reuse(nn.Module):
     """Attention over what is known: each latent is chosen among the prediction, a smooth continuation of what surrounds
-    the mask, and the input's other frames at the same place. What speaks for a frame: features that match, no mask
-    there, and a neighbourhood that looks alike, as it does where the camera stands still. Not in the papers.
+    the mask, and the input's other frames at the same place. What speaks for the continuation: surroundings that are
+    smooth. What speaks for a frame: features that match, no mask there, and a neighbourhood that looks alike, as it does
+    where the camera stands still. Not in the papers.
     """
 
     def __init__(self, channels: int, operations, factory):
@@ -24,6 +28,9 @@ class Reuse(nn.Module):
         self.to_k = operations.Conv2d(channels, KEY_CHANNELS, 1, **factory)
         self.own = operations.Conv2d(channels, 1, 1, **factory)
         self.smooth = operations.Conv2d(channels, 1, 1, **factory)
+        self.rough_hidden = operations.Conv2d(1, HIDDEN, 1, **factory)
+        self.rough_score = operations.Conv2d(HIDDEN, 1, 1, **factory)
+        start_at_zero(self.rough_score)
         self.hidden = operations.Linear(4, HIDDEN, **factory)
         self.score = operations.Linear(HIDDEN, 1, **factory)
 
@@ -33,8 +40,11 @@ class Reuse(nn.Module):
         h: features (B * T, C', H, W); prediction, source: latents (B * T, C, H, W); mask: (B * T, 1, H, W) in [0, 1].
         """
         with torch.no_grad():
-            smooth = continued(source.float(), 1 - mask.float()).to(prediction)
-        logits = torch.cat([self.own(h) + PREFERENCE, self.smooth(h)], dim=1)
+            known = 1 - mask.float()
+            smooth = continued(source.float(), known).to(prediction)
+            rough = roughness(source.float(), known).to(h)
+        favour = self.smooth(h) + self.rough_score(F.silu(self.rough_hidden(rough)))
+        logits = torch.cat([self.own(h) + PREFERENCE, favour], dim=1)
         parts = (self.to_q(h), self.to_k(h), logits, prediction, smooth, source, mask.float())
         q, k, logits, prediction, smooth, source, mask = (x.unflatten(0, (-1, frames)) for x in parts)
         blended = [
@@ -66,6 +76,18 @@ def neighbourhood(one: Tensor, others: Tensor, one_mask: Tensor, masks: Tensor) 
     shared = F.avg_pool2d(visible, **pool)
     unlike = F.avg_pool2d(((one - others) ** 2).mean(2) * visible, **pool)
     return torch.log(unlike / (shared + 1e-3) + 1e-3) + 3, shared
+
+
+def roughness(x: Tensor, known: Tensor) -> Tensor:
+    """How far what surrounds each place is from its own mean over a few latents, on a log scale; (N, 1, H, W).
+
+    x: (N, C, H, W), known: (N, 1, H, W); where nothing is known the value goes on from what surrounds it.
+    """
+    pool = {"kernel_size": FLATNESS, "stride": 1, "padding": FLATNESS // 2}
+    share = F.avg_pool2d(known, **pool)
+    mean = F.avg_pool2d(x * known, **pool) / (share + 1e-6)
+    variance = ((x - mean) ** 2).mean(1, keepdim=True)
+    return torch.log(continued(variance, known) + 1e-3) + 3
 
 
 def continued(x: Tensor, known: Tensor) -> Tensor:

@@ -6,14 +6,14 @@ from test_inflated_unet import GATED, close, fill, inputs, small_config, small_u
 from torch import nn
 
 from lgvi_core.errors import InputError
-from lgvi_core.models.reuse import PREFERENCE, Reuse, continued, neighbourhood
+from lgvi_core.models.reuse import PREFERENCE, Reuse, continued, neighbourhood, roughness
 
 FRAMES, SIDE, OFF = 3, 12, -50.0
 
 
 def blind(layer, own=0.0, smooth=OFF):
     """Makes a `Reuse` look at the masks alone; logits of the prediction and of the smooth continuation are given."""
-    for part in (layer.to_q, layer.to_k, layer.score):
+    for part in (layer.to_q, layer.to_k, layer.score, layer.rough_score):
         fill(part, 0.0)
     fill(layer.own, own - PREFERENCE)
     fill(layer.smooth, smooth)
@@ -63,6 +63,15 @@ def test_what_is_known_of_one_colour_goes_on_in_that_colour(height, width):
     known[..., 0, 0] = 1
     x = torch.where(known > 0, 0.7, torch.full_like(known, 99.0))
     close(continued(x, known), torch.full_like(x, 0.7), 1e-4)
+
+
+def test_roughness_tells_a_texture_from_a_smooth_ramp_and_goes_on_under_a_mask():
+    ramp = torch.linspace(-1, 1, 32).expand(1, 2, 32, 32)
+    stripes = torch.where(torch.arange(32) % 6 < 3, -1.0, 1.0).expand(1, 2, 32, 32)
+    known = torch.ones(2, 1, 32, 32)
+    known[..., 10:22, 10:22] = 0
+    smooth, rough = roughness(torch.cat([ramp, stripes]), known)[:, 0, 12:20, 12:20]
+    assert smooth.max() < -1 < 2 < rough.min()
 
 
 def test_where_nothing_is_known_the_continuation_is_finite():
