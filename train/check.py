@@ -19,7 +19,7 @@ from .data.plan import Plan
 from .data.sources import LAYOUTS, open_source
 from .footprint import HALF, Cost, cost, trained_layers
 from .model import Parts, build
-from .objectives import MASK_PARTS
+from .objectives import MASK_PARTS, check_losses
 from .optimizer import REST, make_optimizer, parameter_groups
 from .timing import product_speed, span, timed
 
@@ -104,6 +104,7 @@ def networks(plan: Run) -> Iterator[str]:
     """Where the networks come from, and which parameters train at which rate."""
     config, model = plan.config, plan.parts.model
     yield from plan.parts.report
+    check_losses(config, model.unet.config)
     parameters = list(model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     frozen = sum(p.numel() for p in parameters) - trained
@@ -192,7 +193,7 @@ def duration(plan: Run, measured: bool) -> Iterator[str]:
 def kinds_of(config: TrainConfig, parts: Parts, world: int) -> list[tuple[Batches, float, int, Cost]]:
     """Each kind of batch with its expected steps, clips a pass, and the cost of a pass."""
     unet, factor = parts.model.unet, parts.autoencoder.factor
-    with_mask = any(getattr(config.loss, name) for name in MASK_PARTS)
+    with_mask = not unet.config.is_inpainting and any(getattr(config.loss, name) for name in MASK_PARTS)
     trained, known, kinds = trained_layers(unet), {}, []
     for batch, steps in zip(config.batches, expected_steps(config)):
         micro = batch.micro or max(1, batch.size // world)

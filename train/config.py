@@ -181,9 +181,10 @@ class Saving:
 class TrainConfig:
     """Everything that decides a run. Paths are relative to where the command is given.
 
-    `initialise` is a checkpoint to start from: ours, LGVI's, a MagicBrush, InstructPix2Pix or Stable Diffusion 1.5
-    folder. Without it everything is made new from `unet`, `autoencoder` and `text_encoder`; with it, `unet` holds what
-    differs from the checkpoint's config.
+    `initialise` is a checkpoint to start from: ours, LGVI's, CoCoCo's shards beside their base, or MagicBrush,
+    InstructPix2Pix, Stable Diffusion 1.5 or the same for inpainting, as a folder or one file. Without it everything is
+    made new from `unet`, `autoencoder` and `text_encoder`; with it, `unet` holds what differs from the checkpoint's
+    config.
     """
 
     output: str
@@ -192,6 +193,7 @@ class TrainConfig:
     version: int = VERSION
     seed: int = 0
     initialise: str | None = None
+    initialise_motion: str | None = None  # a file of AnimateDiff's, the first weights of motion blocks that are new
     unet: dict = field(default_factory=dict)
     autoencoder: dict = field(default_factory=dict)
     text_encoder: dict = field(default_factory=dict)
@@ -228,6 +230,8 @@ class TrainConfig:
             raise InputError(f"tokenizer_merges is {self.tokenizer_merges}; it must be at least 1")
         if self.steps < 1:
             raise InputError(f"steps is {self.steps}; it must be at least 1")
+        if self.initialise_motion is not None and self.initialise is None:
+            raise InputError("initialise_motion gives motion blocks their first weights; initialise must give the rest")
         _expression("trainable", self.trainable)
         self._check_batches()
         for block in self.recognition.blocks:

@@ -89,9 +89,12 @@ def cost(
         noisy = torch.empty(batch, config.out_channels, frames, height, width)
         text = torch.empty(batch, tokens, config.cross_attention_dim)
         timesteps = torch.empty(batch, dtype=torch.long)
+        given = {"condition": noisy}
+        if config.is_inpainting:
+            given = {"mask": torch.empty(batch, 1, frames, height, width), "masked_video": noisy}
     counter = FlopCounterMode(display=False)
     with counter, torch.autograd.graph.saved_tensors_hooks(ledger.pack, lambda tensor: tensor):
-        outputs = unet(noisy, timesteps, text, noisy, return_mask=with_mask)
+        outputs = unet(noisy, timesteps, text, **given, return_mask=with_mask)
     total = ledger.total
     if checkpointing:  # of each layer only its input is kept; one at a time is computed again
         total += sum(given - own for given, own in layers) + max(own for _, own in layers)

@@ -1,7 +1,10 @@
-"""What a run starts from: Stable Diffusion 1.5, InstructPix2Pix or MagicBrush, an LGVI checkpoint, or nothing.
+"""What a run starts from: a model of single images (Stable Diffusion 1.5, the same for inpainting, InstructPix2Pix,
+MagicBrush), a checkpoint of LGVI or CoCoCo, or nothing.
 
 What the checkpoint and the config's U-Net share is loaded; the rest is new, and starts so that the U-Net computes what
-it did before (LGVI, section 5.1: whole U-Net from MagicBrush, temporal attention with an output of zero).
+it did before (LGVI, section 5.1: whole U-Net from MagicBrush, temporal attention with an output of zero; CoCoCo: whole
+U-Net from Stable Diffusion for inpainting, motion blocks with an output of zero). Only where AnimateDiff's motion
+modules are the motion blocks' first weights, as in CoCoCo, clips move from the start.
 """
 
 from __future__ import annotations
@@ -9,13 +12,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from lgvi_core.checkpoints import ForeignCheckpoint, Source, open_source, stable_diffusion
+from lgvi_core.checkpoints import (
+    ForeignCheckpoint,
+    Source,
+    animatediff,
+    cococo,
+    ldm,
+    open_source,
+    stable_diffusion,
+)
 from lgvi_core.checkpoints.checkpoint import check_prediction
 from lgvi_core.checkpoints.files import listing
 from lgvi_core.checkpoints.fitting import empty_autoencoder, empty_text_encoder, empty_unet, load_source
@@ -27,14 +38,17 @@ from lgvi_core.models.blocks import start_at_zero
 from lgvi_core.models.text_encoder import TextEncoder
 
 from .config import TrainConfig
+from .data import synthetic_fill_words
 from .data.synthetic import sentences
 from .tokenizer import train_clip_tokenizer
 
 # Folders in diffusers' layout to start from, as Hugging Face names them.
 PLACES = (
-    "MagicBrush: vinesmsuic/magicbrush-jul7, InstructPix2Pix: timbrooks/instruct-pix2pix, "
-    "Stable Diffusion 1.5: stable-diffusion-v1-5/stable-diffusion-v1-5"
+    "to remove: MagicBrush, vinesmsuic/magicbrush-jul7; InstructPix2Pix, timbrooks/instruct-pix2pix; or Stable "
+    "Diffusion 1.5, stable-diffusion-v1-5/stable-diffusion-v1-5; to fill: the same for inpainting, "
+    "stable-diffusion-v1-5/stable-diffusion-inpainting"
 )
+MOTION_MODULES = "AnimateDiff's for Stable Diffusion 1.5: mm_sd_v15_v2.ckpt of guoyww/animatediff"
 # What an addition to a pretrained U-Net ends in: it starts at zero, as temporal attention does by itself.
 ENDS = re.compile(r"(^condition_conv_in|^coordinate_conv_in|^text_embedding\.linear_2|lan_cross_attn\.to_out\.0)$")
 FEW_TOKENS = 256
@@ -75,7 +89,9 @@ def _from_nothing(config: TrainConfig, device: torch.device) -> Start:
         raise InputError(f"the config has neither initialise nor {', '.join(absent)}: give a checkpoint or these parts")
     if "hidden_size" not in config.text_encoder:
         raise InputError("text_encoder.hidden_size is missing: the width of the text features")
-    files = train_clip_tokenizer(sentences(config.seed, config.tokenizer_sentences), config.tokenizer_merges)
+    fills = any(settings.get("kind") == "synthetic_fill" for settings in config.data.values())
+    said = (synthetic_fill_words.examples if fills else sentences)(config.seed, config.tokenizer_sentences)
+    files = train_clip_tokenizer(said, config.tokenizer_merges)
     size = len(json.loads(files["vocab.json"]))
     special = {"bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": size - 1}
     with device:
@@ -115,6 +131,8 @@ def _from_checkpoint(config: TrainConfig, device: torch.device) -> Start:
         values, autoencoder, text_encoder = loaded.unet.state_dict(), loaded.vae, loaded.text_encoder
     values = with_condition(values, wanted)
     new = _check_shapes(unet, values, path)
+    if config.initialise_motion is not None and any(".motion_modules." in name for name in values):
+        raise InputError(f"initialise_motion: {path} has motion blocks of its own; leave initialise_motion out")
     if config.lora is not None and new:
         raise InputError(
             f"lora trains adapters alone, but {path} has no weights for {modules_of(new)}: switch these off under "
@@ -128,12 +146,14 @@ def _from_checkpoint(config: TrainConfig, device: torch.device) -> Start:
             start_at_zero(module)
     if device.type != "meta":
         unet.load_state_dict(shared, strict=False)
+    motion = [] if config.initialise_motion is None else _with_motion(unet, config.initialise_motion)
     report = [
         f"{source.layout}: {path}",
         f"U-Net: {len(shared)} tensors loaded, {millions(shared)}",
         *(f"U-Net: {name} is {now}, not {was}" for name, was, now in _differences(source.unet_config, wanted)),
         *([f"U-Net: new: {modules_of(new)}, {millions({n: expected[n] for n in new})}"] if new else []),
         *([f"U-Net: left over in the checkpoint: {modules_of(left)}"] if left else []),
+        *motion,
         *(f"note: {name}: {note}" for name, note in source.notes.items()),
         f"autoencoder: {source.vae_config['kind']}, {millions(autoencoder.state_dict())} loaded",
         f"text encoder: {millions(text_encoder.state_dict())} loaded",
@@ -148,14 +168,9 @@ def _open(path: Path) -> Source:
     try:
         source = open_source(path)
     except ForeignCheckpoint as foreign:
-        if "LDM" in foreign.family:
-            raise InputError(
-                f"initialise: {path} is {foreign.family}; convert it to a folder of diffusers' layout first "
-                "(StableDiffusionPipeline.from_single_file, save_pretrained)"
-            ) from None
-        if foreign.family not in stable_diffusion.FAMILIES:
+        if foreign.family not in IMAGE_MODELS:
             raise
-        source = stable_diffusion.read(path)
+        source = IMAGE_MODELS[foreign.family](path)
     parts = {"autoencoder": source.vae_config, "text encoder with its tokenizer": source.text_config}
     absent = [part for part, given in parts.items() if given is None]
     if absent:
@@ -163,15 +178,52 @@ def _open(path: Path) -> Source:
     return source
 
 
+def _inpainting_folder(path: Path) -> Source:
+    return replace(cococo.read_diffusers(path), layout=f"{INPAINTING} (diffusers layout)", family="cococo")
+
+
+def _file(path: Path) -> Source:
+    """One file with LDM's names; the tokenizer is in a folder beside it."""
+    source = cococo.read_file(path, path.parent)
+    if source.unet_config.is_inpainting:
+        return replace(source, family="cococo")
+    return replace(stable_diffusion.with_condition(source), family="lgvi")
+
+
+INPAINTING = "Stable Diffusion for inpainting"
+# Models of single images, by family, and what reads them; what they lack of a model of videos is `ADDITIONS`.
+IMAGE_MODELS = {
+    **dict.fromkeys(stable_diffusion.FAMILIES, stable_diffusion.read),
+    **dict.fromkeys(ldm.FAMILIES, _file),
+    INPAINTING: _inpainting_folder,
+}
+ADDITIONS = {
+    "lgvi": {"temp_attn": True, "mask_decoder_type": "MaskDecoder"},
+    "cococo": {"frame_norm": True, "motion_attention": list(cococo.MOTION)},
+}
+
+
+def fills(path: Path) -> bool:
+    """Whether what is at a path fills a mask, rather than removes by words; raises as `start` does."""
+    return _open(path).unet_config.is_inpainting
+
+
 def wanted_config(source: Source, changes: dict) -> UNetConfig:
-    """The U-Net's config of a run: the checkpoint's, LGVI's additions where it has none of them, and `changes`."""
+    """The U-Net's config of a run: the checkpoint's, to a model of images its family's additions, and `changes`."""
     fields = source.unet_config.to_dict()
-    if source.layout.startswith(stable_diffusion.FAMILIES):
-        fields |= {"temp_attn": True, "mask_decoder_type": "MaskDecoder"}
+    if source.layout.startswith((*stable_diffusion.FAMILIES, ldm.LAYOUT)):
+        fields |= ADDITIONS[source.family]
     try:
         return UNetConfig.from_public(fields | changes)
     except (InputError, TypeError) as error:
         raise InputError(f"unet, as the config changes {source.path}: {error}") from None
+
+
+def _with_motion(unet: InflatedUNet, path: str) -> list[str]:
+    """Puts AnimateDiff's motion modules into new motion blocks; lines that say what is from there."""
+    if not Path(path).expanduser().exists():
+        raise InputError(f"initialise_motion: there is nothing at {path}. Get {MOTION_MODULES}, or leave it out")
+    return [f"motion: {line}" for line in animatediff.start_from(unet, path)]
 
 
 def with_condition(values: dict[str, Tensor], wanted: UNetConfig) -> dict[str, Tensor]:
@@ -221,10 +273,11 @@ def _differences(was: UNetConfig, now: UNetConfig):
 
 
 def modules_of(names: list[str]) -> str:
-    """Parameter names in few words: the modules they are in, those of a transformer block with how often they occur."""
+    """Parameter names in few words: the modules they are in, and how often motion blocks and parts of transformers."""
     found: dict[str, set] = {}
     for name in names:
-        inside = re.match(r"(.*\.transformer_blocks\.\d+)\.(\w+)\.", name)
+        motion = re.match(r"(.*\.(motion_modules)\.\d+)\.", name)
+        inside = motion or re.match(r"(.*\.transformer_blocks\.\d+)\.(\w+)\.", name)
         module, place = (inside[2], inside[1]) if inside else (name.split(".")[0], "")
         found.setdefault(module, set()).add(place)
     return listing([f"{name} ({len(places)} times)" if places != {""} else name for name, places in found.items()])

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lgvi_core.errors import InputError
+from lgvi_core.models import UNetConfig
 
 from .config import TrainConfig
 from .data.cache import Cache
@@ -46,16 +47,9 @@ class Objective:
         self.text_encoder, unet = parts.model.text_encoder, parts.model.unet
         self.prediction_type = parts.model.scheduler.get("prediction_type", "epsilon")
         self.alphas = noise_schedule(parts.model.scheduler).to(device)
-        self.cache = Cache(config.cache, parts.autoencoder, self.text_encoder, config)
         self.fills = unet.config.is_inpainting
-        used = [name for name in MASK_PARTS if getattr(config.loss, name)]
-        undecoded = [name for name in used if not self.fills or name in ("mask", "dice")]
-        if undecoded and not unet.config.has_mask_decoder:
-            raise InputError(f"loss.{undecoded[0]} is not 0, but this U-Net has no mask decoder: set it to 0")
-        if self.fills and (config.cache or config.dropout.video):
-            raise InputError("a U-Net that fills is given another masked video each time: set cache=null dropout.video=0")
-        if {"inside", "decibel"} & set(used) and unet.config.out_channels % unet.config.mask_upscale**2:
-            raise InputError("loss.inside and loss.decibel need a latent for each mask pixel at least: set them to 0")
+        used = check_losses(config, unet.config)
+        self.cache = Cache(config.cache, parts.autoencoder, self.text_encoder, config)
         heads = ("recognition",) if config.recognition.blocks else ()
         self.names = ("diffusion", *used, *heads)  # of all parts that a pass can have
         self.no_text = None
@@ -131,6 +125,19 @@ class Objective:
             return 1.0
         t = timesteps / len(self.alphas)
         return 4 * t * (1 - t)
+
+
+def check_losses(config: TrainConfig, unet: UNetConfig) -> list[str]:
+    """The parts of the loss that need a mask and are used; `InputError` for what a U-Net cannot follow."""
+    used = [name for name in MASK_PARTS if getattr(config.loss, name)]
+    undecoded = [name for name in used if not unet.is_inpainting or name in ("mask", "dice")]
+    if undecoded and not unet.has_mask_decoder:
+        raise InputError(f"loss.{undecoded[0]} is not 0, but this U-Net has no mask decoder: set it to 0")
+    if unet.is_inpainting and (config.cache or config.dropout.video):
+        raise InputError("a U-Net that fills is given another masked video each time: set cache=null dropout.video=0")
+    if {"inside", "decibel"} & set(used) and unet.out_channels % unet.mask_upscale**2:
+        raise InputError("loss.inside and loss.decibel need a latent for each mask pixel at least: set them to 0")
+    return used
 
 
 def generators(seed: int, step: int, positions: Tensor) -> list[torch.Generator]:

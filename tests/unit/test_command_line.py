@@ -206,7 +206,7 @@ OPTIONS = {
     "scheduler unknown": (["--scheduler", "magic"], ["'magic'", "ddim, "]),
     "scheduler does not fit": (["--scheduler", "pndm"], ["'pndm'", "'sample'", "these do: ddim"]),
     "window as overlap": (["--window", "8", "--overlap", "8"], ["window is 8 and overlap 8"]),
-    "window shorter than overlap": (["--window", "4"], ["window is 4 and overlap 8"]),
+    "window shorter than overlap": (["--window", "4", "--overlap", "8"], ["window is 4 and overlap 8"]),
     "overlap below 0": (["--overlap", "-1"], ["overlap -1"]),
     "no window": (["--window", "0", "--overlap", "0"], ["window is 0"]),
     "dtype": (["--dtype", "float8"], ["'float8'", "float32, float16, bfloat16"]),

@@ -217,7 +217,7 @@ def test_masks_of_another_size_are_resized_where_that_is_asked_for(tmp_path):
 @pytest.mark.parametrize(
     "settings, complaint",
     [
-        ({"kind": "rovy"}, "kind is 'rovy'; allowed: synthetic, triplets"),
+        ({"kind": "rovy"}, "kind is 'rovy'; allowed: synthetic, synthetic_fill"),
         ({"kind": "triplets"}, "root is '', which is no folder; give the folder that has captions.jsonl"),
         ({"kind": "rovi", "root": "/nowhere"}, "huggingface.co/datasets/jianzongwu/rovi"),
         ({"kind": "triplets", "root": ".", "flp": True}, "did you mean flip"),

@@ -7,6 +7,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from test_cococo_checkpoints import write_file, write_shards, write_tokenizer
+from test_ldm import UNET, small_parts
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from lgvi_core import checkpoints
@@ -66,11 +68,12 @@ def flat_unet(channels):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Small InstructPix2Pix and Stable Diffusion folders, as diffusers and transformers write them."""
+    """Small InstructPix2Pix and Stable Diffusion folders, as diffusers and transformers write them; "fill" is for
+    inpainting."""
     root = tmp_path_factory.mktemp("flat")
     files = train_clip_tokenizer(["Remove the red circle, please"] * 3, 20)
     size = len(json.loads(files["vocab.json"]))
-    for name, channels in (("edit", 8), ("plain", 4)):
+    for name, channels in (("edit", 8), ("plain", 4), ("fill", 9)):
         flat_unet(channels).save_pretrained(root / name / "unet")
         AutoencoderKL(**VAE).save_pretrained(root / name / "vae")
         special = {"bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": size - 1}
@@ -247,22 +250,132 @@ def test_what_is_no_start_says_what_it_is(folders, tmp_path):
     with pytest.raises(InputError, match="vae, text_encoder and tokenizer"):
         start(config(bare))
     save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(2)}, tmp_path / "v1-5.safetensors")
-    with pytest.raises(InputError, match="LDM.*diffusers' layout"):
+    with pytest.raises(InputError, match="no whole checkpoint of Stable Diffusion"):
         start(config(tmp_path / "v1-5.safetensors"))
-    inpainting = shutil.copytree(folders / "edit", tmp_path / "inpainting")
-    public = json.loads((inpainting / "unet" / "config.json").read_text())
-    (inpainting / "unet" / "config.json").write_text(json.dumps({**public, "in_channels": 9}))
-    with pytest.raises(InputError, match="inpainting"):
-        start(config(inpainting))
+    save_file({"double_blocks.0.img_attn.qkv.weight": torch.zeros(2)}, tmp_path / "flux.safetensors")
+    with pytest.raises(InputError, match="Flux"):
+        start(config(tmp_path / "flux.safetensors"))
 
 
-def test_a_checkpoint_of_another_family_is_no_start(tmp_path):
-    shape = {**TINY, "in_channels": 9, "out_channels": 4, "temp_attn": False, "mask_decoder_type": None}
-    unet = InflatedUNet(UNetConfig(**shape))
-    path = tmp_path / "other.safetensors"
-    checkpoints.save(checkpoints.Checkpoint(unet.config, unet, StableDiffusionAutoencoder(VAE), family="cococo"), path)
-    with pytest.raises(InputError, match="is a cococo checkpoint"):
-        start(config(path))
+@pytest.mark.parametrize("folder, channels, is_said", [("fill", 4, "that removes"), ("plain", 9, "that fills")])
+def test_what_fills_cannot_learn_to_remove_nor_the_other_way(folders, folder, channels, is_said):
+    with pytest.raises(InputError, match=f"a model {is_said} cannot be trained from it"):
+        start(config(folders / folder, unet={"in_channels": channels, "mask_decoder_type": None}), weights=False)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """One checkpoint file of Stable Diffusion for inpainting, another of InstructPix2Pix, a tokenizer beside them; the
+    U-Nets that are in them."""
+    root = tmp_path_factory.mktemp("files")
+    write_tokenizer(root)
+    _, vae, text = small_parts()
+    unets = {}
+    for name, channels in (("fill", 9), ("edit", 8)):
+        torch.manual_seed(channels)
+        unets[name] = UNet2DConditionModel(**UNET | {"in_channels": channels}).eval()
+        write_file(root / f"{name}.safetensors", (unets[name], vae, text))
+    return root, unets
+
+
+def filled(unet, frames=3):
+    """A U-Net's prediction for a clip to fill, and what it is given, frame by frame as a flat U-Net takes it."""
+    generator = torch.Generator().manual_seed(5)
+    noisy, masked_video = torch.randn(2, 2, 4, frames, 8, 8, generator=generator)
+    mask = (torch.rand(2, 1, frames, 8, 8, generator=generator) > 0.5).float()
+    text = torch.randn(2, 6, unet.config.cross_attention_dim, generator=generator)
+    timesteps = torch.tensor([17, 903])
+    with torch.no_grad():
+        found = unet(noisy, timesteps, text, mask=mask, masked_video=masked_video)
+    given = torch.cat([noisy, mask, masked_video], dim=1).transpose(1, 2).flatten(0, 1)
+    given = given, timesteps.repeat_interleave(frames), text.repeat_interleave(frames, 0)
+    return found.transpose(1, 2).flatten(0, 1), given
+
+
+@pytest.mark.parametrize("place", ["folder", "file"])
+def test_an_inpainting_start_computes_what_it_did_in_every_frame(folders, files, place):
+    root, unets = files
+    path, flat = (folders / "fill", flat_unet(9)) if place == "folder" else (root / "fill.safetensors", unets["fill"])
+    begun = start(config(path))
+    assert begun.unet.config.motion_attention == ("temporal", "temporal", "global", "text")
+    assert begun.unet.config.frame_norm and begun.unet.config.is_inpainting
+    found, given = filled(begun.unet)
+    with torch.no_grad():
+        torch.testing.assert_close(found, flat(*given).sample, atol=1e-5, rtol=1e-5)
+    assert any("new: motion_modules (7 times)" in line for line in begun.report)
+    assert begun.scheduler["beta_schedule"] == "scaled_linear"
+
+
+def test_one_file_of_instruct_pix2pix_starts_lgvi(files):
+    root, unets = files
+    begun = start(config(root / "edit.safetensors", unet=MASK))
+    assert begun.unet.config.temp_attn and begun.unet.config.has_mask_decoder
+    noisy, condition, timesteps, _ = inputs()
+    text = torch.randn(2, 6, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found = begun.unet(noisy, timesteps, text, condition)
+        wanted = unets["edit"](torch.cat([noisy, condition / SCALE], dim=1)[:, :, 0], timesteps, text).sample
+    torch.testing.assert_close(found[:, :, 0], wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_one_file_needs_its_tokenizer(files, tmp_path):
+    root, _ = files
+    shutil.copy(root / "fill.safetensors", tmp_path)
+    with pytest.raises(InputError, match="tokenizer"):
+        start(config(tmp_path / "fill.safetensors"), weights=False)
+
+
+def test_cococos_shards_beside_their_base_go_on_as_they_are(files, tmp_path):
+    root, _ = files
+    shutil.copytree(root, tmp_path / "cococo", ignore=shutil.ignore_patterns("edit*"))
+    trained = start(config(root / "fill.safetensors", seed=7)).unet
+    with torch.no_grad():
+        trained.mid_block.motion_modules[0].temporal_transformer.proj_out.weight.fill_(0.1)
+    write_shards(tmp_path / "cococo", trained)
+    begun = start(config(tmp_path / "cococo", scheduler={"prediction_type": "epsilon"}))
+    assert begun.scheduler["beta_schedule"] == "linear" and not any("new" in line for line in begun.report)
+    assert all(torch.equal(a, b) for a, b in zip(begun.unet.state_dict().values(), trained.state_dict().values()))
+
+
+@pytest.fixture
+def motion_file(folders, tmp_path):
+    """AnimateDiff's motion modules for the small U-Net: two temporal attentions, as in its second version."""
+    torch.manual_seed(11)
+    shape = start(config(folders / "fill", unet={"motion_attention": ["temporal"] * 2}), weights=False).unet.config
+    names = {name: value for name, value in InflatedUNet(shape).state_dict().items() if ".motion_modules." in name}
+    for value in names.values():
+        torch.nn.init.normal_(value, std=0.1)
+    torch.save({"state_dict": {f"module.{name}": value for name, value in names.items()}}, tmp_path / "motion.ckpt")
+    return tmp_path / "motion.ckpt", names
+
+
+def test_animatediffs_motion_modules_are_the_first_weights_of_the_motion_blocks(folders, motion_file):
+    path, theirs = motion_file
+    begun = start(config(folders / "fill", initialise_motion=str(path)))
+    ours = begun.unet.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    report = "\n".join(begun.report)
+    assert "attention_blocks.2, attention_blocks.3, norms.2, norms.3" in report
+    dry = start(config(folders / "fill", initialise_motion=str(path)), weights=False)
+    assert dry.report == begun.report and all(value.is_meta for value in dry.unet.parameters())
+
+
+def test_motion_modules_that_cannot_be_taken_are_refused(folders, files, motion_file, tmp_path):
+    root, _ = files
+    path, _ = motion_file
+    with pytest.raises(InputError, match="nothing at .*gone.*mm_sd_v15_v2"):
+        start(config(folders / "fill", initialise_motion="gone"), weights=False)
+    with pytest.raises(InputError, match="another shape"):
+        narrow = shutil.copytree(folders / "fill", tmp_path / "narrow")
+        unet = json.loads((narrow / "unet" / "config.json").read_text()) | {"block_out_channels": [32, 32]}
+        UNet2DConditionModel.from_config(unet).save_pretrained(narrow / "unet")
+        start(config(narrow, initialise_motion=str(path)), weights=False)
+    with pytest.raises(InputError, match="initialise must give the rest"):
+        configs.build(configs.TrainConfig, {"output": "o", "steps": 1, "batches": [], "initialise_motion": "m"})
+    write_shards(tmp_path / "cococo", start(config(root / "fill.safetensors")).unet)
+    shutil.copytree(root, tmp_path / "cococo", ignore=shutil.ignore_patterns("edit*"), dirs_exist_ok=True)
+    with pytest.raises(InputError, match="motion blocks of its own"):
+        start(config(tmp_path / "cococo", initialise_motion=str(path)), weights=False)
 
 
 def test_a_start_with_weights_missing_names_them(folders, tmp_path):

@@ -10,9 +10,10 @@ from skimage.morphology import convex_hull_image
 
 from lgvi_core.errors import InputError
 from lgvi_core.mask_shapes import SHAPES, reshape
+from train.data import __main__ as data_commands
 from train.data import detections, instances, regions
 from train.data.scene_cuts import FILE, cuts
-from train.data.sources import SETTINGS, FileSource
+from train.data.sources import SETTINGS, FileSource, detect, open_source
 
 BLACK, WHITE = np.zeros((32, 48, 3), np.uint8), np.full((32, 48, 3), 200, np.uint8)
 
@@ -175,6 +176,12 @@ def test_a_dataset_covers_its_objects_and_names_them(dataset):
         assert np.array_equal(sample.frames, sample.clean)
         assert sample.mask[sample.frames[..., 0] > 0].all() and sample.mask.mean() < 0.6
         assert np.array_equal(sample.mask, own.load(i, [0, 1, 3], 32, 48).mask)
+
+
+def test_the_layout_is_recognised_and_checked(dataset):
+    assert detect(dataset) == "instances"
+    assert len(open_source("own", {"kind": "instances", "root": str(dataset)})) == 2
+    assert data_commands.main(["check", str(dataset)]) == 0
 
 
 def test_random_regions_take_the_clips_caption(dataset):

@@ -18,6 +18,7 @@ from lgvi_core.errors import InputError
 from lgvi_core.models import InflatedUNet, UNetConfig
 from train import check, footprint, model
 from train import config as configs
+from train.cococo import motion_blocks_alone
 from train.data import mixing
 from train.objectives import Objective
 from train.tokenizer import train_clip_tokenizer
@@ -25,11 +26,14 @@ from train.tokenizer import train_clip_tokenizer
 FOLDER = Path(configs.__file__).parent / "configs"
 SHIPPED = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))
 ABLATIONS = [name for name in SHIPPED if name.startswith("ablations/") and name != "ablations/images.yaml"]
+FILLS = [name for name in SHIPPED if name.startswith(("fill-", "cococo"))]
+FILL_ABLATIONS = [name for name in FILLS if name.startswith("cococo-ablations/")]
 PAPER = ["lgvi-rovi.yaml", "lgvi-rovi-24gb.yaml"]
 SMALL = [
     "unet.block_out_channels=[16, 16, 16, 16]",
     "unet.norm_num_groups=4",
     "unet.mask_channels=8",
+    "unet.mask_norm_groups=4",
     "text_encoder.hidden_size=16",
     "text_encoder.intermediate_size=16",
     "text_encoder.num_hidden_layers=1",
@@ -50,13 +54,15 @@ SD_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 1
 
 def test_every_config_is_among_these():
     assert {"demo.yaml", "lgvi-rovi.yaml", "lgvi-rovi-24gb.yaml", "lgvi-lora.yaml"} <= set(SHIPPED)
-    assert len(ABLATIONS) == 5
+    assert {"fill-base.yaml", "fill-demo.yaml", "cococo.yaml", "cococo-24gb.yaml"} <= set(FILLS)
+    assert len(ABLATIONS) == len(FILL_ABLATIONS) == 5
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_config_opens_with_its_command_and_loads(name):
     text = (FOLDER / name).read_text("utf-8")
-    assert text.startswith(f"# python -m train.lgvi --config train/configs/{name}\n")
+    recipe = "cococo" if name in FILLS else "lgvi"
+    assert text.startswith(f"# python -m train.{recipe} --config train/configs/{name}\n")
     config = configs.load(FOLDER / name)
     assert config.output.startswith("out/") and sum(check.expected_steps(config)) == pytest.approx(config.steps)
 
@@ -79,30 +85,40 @@ def test_a_config_extends_another_key_by_key(tmp_path):
 
 
 def write_part(folder, config, values, stem="diffusion_pytorch_model"):
-    """A part in diffusers' layout whose weights are all hole: a header, and a length that takes no room on the disk."""
+    """A part in diffusers' layout; its weights as of `write_hole`."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
+    write_hole(folder / f"{stem}.safetensors", values)
+
+
+def write_hole(path, values):
+    """A file whose weights are all hole: a header, and a length that takes no room on the disk."""
     header, end = {}, 0
     for name, value in values.items():
         start, end = end, end + 2 * value.numel()
         header[name] = {"dtype": "F16", "shape": list(value.shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
-    with open(folder / f"{stem}.safetensors", "wb") as file:
+    with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + end)
 
 
 @pytest.fixture(scope="module")
 def full_size(tmp_path_factory):
-    """Folders of MagicBrush's size ("magicbrush") and of the public LGVI's ("lgvi") without values."""
+    """Folders of the size of MagicBrush ("magicbrush"), the public LGVI ("lgvi") and Stable Diffusion for inpainting
+    ("inpainting"), and AnimateDiff's motion modules ("motion.safetensors"), all without values."""
     root = tmp_path_factory.mktemp("full")
     files = train_clip_tokenizer(["Remove the red circle, please"] * 3, 20)
     text_config = CLIPTextConfig(**SD_TEXT, vocab_size=49408)
     with torch.device("meta"):
         flat = UNet2DConditionModel(in_channels=8, cross_attention_dim=768, sample_size=64)
         inflated = InflatedUNet(UNetConfig(in_channels=8))
+        inpainting = UNet2DConditionModel(in_channels=9, cross_attention_dim=768, sample_size=64)
+        motion = InflatedUNet(UNetConfig(motion_attention=("temporal", "temporal"))).state_dict()
         vae, text = AutoencoderKL(**SD_VAE), CLIPTextModel(text_config)
+    write_hole(root / "motion.safetensors", {name: value for name, value in motion.items() if "motion_modules" in name})
     unets = {"magicbrush": (dict(flat.config), flat), "lgvi": (inflated.config.to_dict(), inflated)}
+    unets["inpainting"] = (dict(inpainting.config), inpainting)
     for name, (config, unet) in unets.items():
         write_part(root / name / "unet", config, unet.state_dict())
         write_part(root / name / "vae", SD_VAE, vae.state_dict())
@@ -169,6 +185,49 @@ def test_24_gb_are_enough_for_the_config_that_says_so(full_size, large_machine):
 
     assert 15 < gigabytes() < 18  # as the config's comment says
     assert gigabytes() + 3.6 < gigabytes("ema_decay=0.999") < gigabytes("optimizer.kind=adamw") < 24
+
+
+@pytest.fixture(scope="module")
+def instances(tmp_path_factory):
+    """Two videos of 64 frames with boxes, and one more that is held out."""
+    root = tmp_path_factory.mktemp("instances")
+    lines = []
+    for number, split in enumerate(("train", "train", "test")):
+        (root / f"video{number}").mkdir()
+        for t in range(64):
+            cv2.imwrite(str(root / f"video{number}" / f"{t:03d}.png"), np.full((16, 24, 3), 90, np.uint8))
+        boxes = {t: [[4, 4, 8, 8, "dog", 0.9]] for t in range(64)}
+        (root / f"video{number}.json").write_text(json.dumps(boxes))
+        lines.append(json.dumps({"video": f"video{number}", "detections": f"video{number}.json", "split": split}))
+    (root / "instances.jsonl").write_text("\n".join(lines))
+    return root
+
+
+def fill_config(name, full_size, root, *more):
+    config = configs.load(FOLDER / name)
+    data = [f"data.{source}.root={root}" for source in config.data]
+    start = [f"initialise={full_size / 'inpainting'}", f"initialise_motion={full_size / 'motion.safetensors'}"]
+    return motion_blocks_alone(configs.load(FOLDER / name, [*start, *data, "optimizer.kind=adamw", *more]))
+
+
+def test_cococos_run_is_the_papers(full_size, instances, large_machine):
+    config = fill_config("cococo.yaml", full_size, instances)
+    found = "\n".join(check.run(config, "cpu"))
+    assert {(b.frames, b.width, b.height, b.size, b.stride) for b in config.batches} == {(16, 384, 256, 256, 4)}
+    assert [b.share for b in config.batches] == [0.7, 0.2] and config.dropout.text == 0.1
+    assert "new: motion_modules (21 times), 605.82 M values" in found
+    assert "859.54 M of the U-Net are frozen" in found and "at 0.0001, constant, adamw" in found
+    assert "U-Net: motion_attention is ['temporal', 'temporal', 'global', 'text'], not []" in found
+    assert "motion.safetensors: " in found and "new, with no counterpart in the file: " in found
+
+
+def test_24_gb_are_enough_for_the_fill_config_that_says_so(full_size, instances):
+    config = fill_config("cococo-24gb.yaml", full_size, instances, "optimizer.kind=adamw8bit")
+    parts = model.build(config, weights=False)
+    kinds = check.kinds_of(config, parts, 1)
+    run = check.Run(config, parts, torch.device("meta"), 1, kinds)
+    needed = float(next(check.memory(run)).split()[2])
+    assert 16 < needed < 18.5  # as the config's comment says
 
 
 def test_a_lora_run_trains_little(full_size, triplets, large_machine):
@@ -247,7 +306,7 @@ def test_stable_diffusions_arithmetic_is_as_published():
 def images(tmp_path_factory):
     """The ablations' common start, small and untrained."""
     path = tmp_path_factory.mktemp("images") / "checkpoint.safetensors"
-    config = configs.load(FOLDER / "ablations" / "images.yaml", SMALL)
+    config = configs.load(FOLDER / "ablations" / "images.yaml", [*SMALL, "initialise=null"])
     parts = model.build(config)
     checkpoints.save(model.checkpoint_of(parts.model, parts.autoencoder, config), path)
     return path
@@ -272,3 +331,35 @@ def test_every_ablation_starts_from_the_images_and_takes_a_step(name, images):
     assert has == {part: part != gone for part in has}
     assert {b.frames for b in config.batches} == ({8} if "image-joint" in name else {1, 8})
     assert not unet.config.gate
+
+
+@pytest.fixture(scope="module")
+def fill_images(tmp_path_factory):
+    """What the fill ablations start from, small and untrained."""
+    path = tmp_path_factory.mktemp("fill") / "checkpoint.safetensors"
+    config = configs.load(FOLDER / "fill-base.yaml", SMALL)
+    parts = model.build(config)
+    checkpoints.save(model.checkpoint_of(parts.model, parts.autoencoder, config), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["fill-demo.yaml", *FILL_ABLATIONS])
+def test_every_fill_ablation_trains_its_motion_blocks(name, fill_images):
+    attention = {
+        "two-temporal": ("temporal",) * 2,
+        "random-regions": ("temporal",) * 2,
+        "four-temporal": ("temporal",) * 4,
+        "no-global": ("temporal", "temporal", "temporal", "text"),
+    }.get(Path(name).stem, ("temporal", "temporal", "global", "text"))
+    small = [*SMALL, f"initialise={fill_images}", "batches=[{data: fill, frames: 2, size: 2, width: 32, height: 32}]"]
+    config = motion_blocks_alone(configs.load(FOLDER / name, small))
+    parts = model.build(config)
+    unet = parts.model.unet
+    assert unet.config.motion_attention == attention and unet.config.gate
+    batch = next(iter(mixing.loader(config, 0)))
+    Objective(config, parts, torch.device("cpu"))(parts.model, batch, 1, 0).total.backward()
+    touched = {key for key, p in unet.named_parameters() if p.grad is not None}
+    assert touched == {key for key in unet.state_dict() if ".motion_modules." in key}
+    assert config.data["fill"].get("kinds") == ({"random": 1} if "random" in name else None)
+    assert config.dropout.text == (0.1 if "random" in name else 0.0)
+    assert config.data["held_out"]["kinds"] == {"instance": 1}

@@ -134,8 +134,8 @@ def test_dropped_conditions_are_the_empty_sentence_and_zeros():
     seen = {}
 
     class Ear(torch.nn.Module):
-        def forward(self, noisy, timesteps, text, condition, labels, with_mask):
-            seen.update(text=text, condition=condition)
+        def forward(self, noisy, timesteps, text, inputs, labels, with_mask):
+            seen.update(text=text, condition=inputs["condition"])
             return noisy, torch.full((len(noisy), 1, noisy.shape[2], 32, 32), 0.5), None
 
     parts = model.build(config)

@@ -12,6 +12,7 @@ import numpy as np
 
 from lgvi_core.errors import InputError
 
+from .instances import Region
 from .records import Record, Track, some
 from .sources import probe
 
@@ -68,7 +69,7 @@ def of(record: Record, resize: bool = False) -> Iterator[Finding]:
     for part, read in readers.items():
         clips[part], problems = _read(getattr(matched, part), frames, read)
         yield from (Finding("error", record.name, f"{part}: {problem}") for problem in problems)
-    if all(clips.values()):
+    if all(clips.values()) and not isinstance(record.mask, Region):  # what is to be filled is its own truth
         yield from _pixels(record.name, clips)
 
 

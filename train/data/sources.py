@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from lgvi_core.errors import InputError
 
-from . import drawn, gqa_inpaint, refer_youtube_vos, rovi, shards, synthetic_fill_source, triplets
+from . import drawn, gqa_inpaint, instances, refer_youtube_vos, rovi, shards, synthetic_fill_source, triplets
 from .entries import Entry, Sample
 from .records import Record, resized, resized_masks, some
 
@@ -39,6 +39,7 @@ LAYOUTS = {
     "gqa_inpaint": gqa_inpaint,
     "refer_youtube_vos": refer_youtube_vos,
     "rovi": rovi,
+    "instances": instances,
     "shards": shards,
 }
 DRAWN = {

@@ -38,7 +38,7 @@ COLUMNS = {
     "mask_iou": Column("mask IoU ↑", absent="the method finds no mask of its own"),
     "psnr_mask": Column("PSNR in the mask ↑", "dB", 2, "every mask is empty, or its inside identical to the truth"),
     "psnr_mask_input": Column("the same of the input", "dB", 2, "every mask is empty, or the input is the truth"),
-    "removed": Column("removed ↑", "%", 1, "every mask is empty"),
+    "removed": Column("removed ↑", "%", 1, "every mask is empty, or there is nothing to remove in it"),
     "damaged": Column("another object damaged ↓", "%", 1, "the data names no other object of a video"),
     "untouched": Column("untouched when nothing matches ↑", "%", 1, "every sample has something to remove"),
     "bp": Column("BP ↓", digits=2, absent="the masks cover everything"),
@@ -121,10 +121,11 @@ def measure(reference: Reference, edit: Edit) -> dict:
         "e_warp": warping_error(edit.frames, reference.motions),
         "bp": background.background_change(edit.frames, clip.frames, clip.mask),
     }
-    if clip.mask.any():
-        row["removed"] = removal.removed(edit.frames, clip.frames, clip.clean, clip.mask)
-    else:
+    covers = clip.mask.any()
+    if not covers:
         row["untouched"] = bool((edit.frames == clip.frames).all())
+    elif not edit.fills and (clip.frames[clip.mask] != clip.clean[clip.mask]).any():
+        row["removed"] = removal.removed(edit.frames, clip.frames, clip.clean, clip.mask)
     if edit.mask is not None:
         row["mask_iou"] = removal.mask_iou(edit.mask, clip.mask)
     if reference.others:
@@ -135,7 +136,7 @@ def measure(reference: Reference, edit: Edit) -> dict:
         row["tc"] = networks.clip.consistency(edit.frames)
         row["clip_score"] = networks.clip.score(edit.frames, clip.mask, clip.caption)
     row = {name: value for name, value in row.items() if value is not None}
-    if clip.mask.any():
+    if covers:
         row["psnr_mask"] = _finite(removal.psnr(edit.frames, clip.clean, clip.mask))
         row["psnr_mask_input"] = _finite(removal.psnr(clip.frames, clip.clean, clip.mask))
     return row

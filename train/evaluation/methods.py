@@ -15,9 +15,10 @@ from lgvi_core import checkpoints, masks, standalone
 from lgvi_core.conditioning import work_size
 from lgvi_core.editing import Edge
 from lgvi_core.errors import InputError
-from lgvi_core.inpaint import inpaint
+from lgvi_core.inpaint import fill, inpaint
 from lgvi_core.video import open_video
 
+GIVEN = "the given mask"
 ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".png", ".jpg", ".jpeg")
 
 
@@ -34,11 +35,13 @@ class Clip:
 
 @dataclass(frozen=True)
 class Edit:
-    """One result (T, H, W, 3) uint8: how the source was put back outside the mask, and the mask where one was found."""
+    """One result (T, H, W, 3) uint8: how the source was put back outside the mask, and the mask where one was found;
+    fills: something was to appear there, nothing to go."""
 
     composited: str
     frames: np.ndarray
     mask: np.ndarray | None = None
+    fills: bool = False
 
 
 class Method(Protocol):
@@ -56,9 +59,10 @@ class Method(Protocol):
 
 
 class Model:
-    """A checkpoint, as a user gets it (the source put back outside the mask that it found) and before that."""
+    """A checkpoint, as a user gets it (the source put back outside the mask) and before that.
 
-    modes = ("its own mask", "no")
+    One that removes is given the caption and finds the mask; one that fills is given the true mask and the caption.
+    """
 
     def __init__(self, path: Path, seed: int, steps: int | None, device: str | None):
         self.name = path.resolve().name if path.is_dir() else path.stem
@@ -68,6 +72,14 @@ class Model:
         self.settings = {} if steps is None else {"steps": steps}
         self.identity = f"{fingerprint(path)} seed {seed} steps {steps or 'as recommended'}"
         self.loaded = None
+
+    @property
+    def fills(self) -> bool:
+        return self.checkpoint().config.is_inpainting
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        return (GIVEN if self.fills else "its own mask", "no")
 
     def check(self, name, frames, total, height, width):
         self.checkpoint()
@@ -79,16 +91,19 @@ class Model:
 
     def edit(self, clip):
         checkpoint, (height, width) = self.checkpoint(), clip.mask.shape[1:]
-        raw = inpaint(
-            clip.frames, clip.caption, checkpoint=checkpoint, seed=self.seed, keep_outside=False, **self.settings
-        )
+        settings = {"checkpoint": checkpoint, "seed": self.seed, "keep_outside": False, **self.settings}
+        if self.fills:
+            raw = fill(clip.frames, clip.caption, mask=clip.mask, **settings)
+        else:
+            raw = inpaint(clip.frames, clip.caption, **settings)
         factor = checkpoint.vae.factor
         working = work_size(width, height, checkpoint.training, factor)
         edge = Edge.fit(width / working.width * factor / checkpoint.config.mask_upscale, None, None)
         alpha = masks.soft_edge(raw.mask, edge.dilate, edge.feather)
         kept = masks.composite(clip.frames, raw.frames.astype(np.float32) / 255, alpha)
-        yield Edit("its own mask", kept, raw.mask)
-        yield Edit("no", raw.frames, raw.mask)
+        found = None if self.fills else raw.mask
+        yield Edit(self.modes[0], kept, found, self.fills)
+        yield Edit("no", raw.frames, found, self.fills)
 
 
 class Identity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import paper_tables
 from .measures import COLUMNS
+from .methods import GIVEN
 
 
 def markdown(report: dict) -> str:
@@ -69,7 +70,9 @@ def _notes(report: dict, shown: list[str]) -> list[str]:
                     "truth; their PSNR is infinite and not in the mean."
                 )
     if "clip_score" in shown:
-        lines.append("* The CLIP score is of the words that name what is removed: it falls where that is gone.")
+        fill = any(row["composited"] == GIVEN for row in report["rows"])
+        what = "asked for: it rises where that stands there" if fill else "removed: it falls where that is gone"
+        lines.append(f"* The CLIP score is of the words that name what is {what}.")
     for name, reason in report["broken"]:
         lines.append(f"* Could not be read and is not in any row: {name}: {reason}")
     return lines
