@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lgvi_core.errors import InputError
+from lgvi_core.models import UNetConfig
 
 from . import initialise, lgvi
 from .config import TrainConfig
@@ -24,17 +25,21 @@ MOTION = r"motion_modules\."
 def motion_blocks_alone(config: TrainConfig) -> TrainConfig:
     """The config with CoCoCo's choice of what trains, where it makes none and starts from a checkpoint.
 
-    Raises `InputError` for a checkpoint that removes.
+    Raises `InputError` for a model that removes.
     """
-    if config.initialise is None:
-        return config
-    path = Path(config.initialise).expanduser()
-    if path.exists() and not initialise.fills(path):
+    path = config.initialise and Path(config.initialise).expanduser()
+    if path is None:
+        fills = UNetConfig.from_public(config.unet).is_inpainting
+    else:
+        fills = not path.exists() or initialise.fills(path)  # what is absent is told later, with all else that is
+    if not fills:
         raise InputError(
-            f"initialise: {path} takes no mask, and cannot be trained to fill one: start from Stable Diffusion 1.5 for "
-            "inpainting, or train it to remove with python -m train.lgvi"
+            f"{path or 'the U-Net of the config'} takes no mask, and cannot be trained to fill one: start from Stable "
+            "Diffusion 1.5 for inpainting, or train it to remove with python -m train.lgvi"
         )
-    return config if config.trainable or config.lora is not None else replace(config, trainable=MOTION)
+    if path is None or config.trainable or config.lora is not None:
+        return config
+    return replace(config, trainable=MOTION)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -38,9 +38,8 @@ FIXED = {
 def read(path: Path) -> Source:
     """Configs and headers of a folder with unet, vae, text_encoder, tokenizer and scheduler in it.
 
-    A U-Net of four input channels gets a `condition_conv_in` of zeros. One of eight was trained on the video's latents
-    before scaling; LGVI gives it scaled ones, so that part of its first convolution is divided by the scale.
-    Raises `InputError` for a folder of another family, or without the parts that are needed.
+    Its first convolution is as `with_condition` says. Raises `InputError` for a folder of another family, or without
+    the parts that are needed.
     """
     folder = path / "unet"
     if not (folder / "config.json").is_file():
@@ -52,16 +51,27 @@ def read(path: Path) -> Source:
     read_parts(source)
     if source.vae_config is None or source.text_config is None:
         raise InputError(f"{path} must have vae, text_encoder and tokenizer folders beside unet")
+    return with_condition(source)
+
+
+def with_condition(source: Source) -> Source:
+    """A source of Stable Diffusion or InstructPix2Pix whose first convolution takes LGVI's condition.
+
+    A U-Net of four input channels gets a `condition_conv_in` of zeros. One of eight was trained on the video's latents
+    before scaling; LGVI gives it scaled ones, so that part of its first convolution is divided by the scale.
+    """
+    weights = source.unet
     first = weights.get("conv_in.weight")
     if first is None:
         raise InputError(f"{place(weights)} has no conv_in.weight: it is no U-Net that LGVI can start from")
     if source.unet_config.adds_condition:
-        source.unet = {**weights, **zeros_like(first, "condition_conv_in")}
-    else:
-        scale = source.vae_config.get("scaling_factor", 0.18215)
-        source.unet = {**weights, "conv_in.weight": for_scaled_condition(first, scale)}
-        source.notes = {"condition": f"conv_in's weights of the video divided by {scale:g}: LGVI's latents are scaled"}
-    return source
+        return replace(source, unet={**weights, **zeros_like(first, "condition_conv_in")})
+    scale = source.vae_config.get("scaling_factor", 0.18215)
+    return replace(
+        source,
+        unet={**weights, "conv_in.weight": for_scaled_condition(first, scale)},
+        notes={"condition": f"conv_in's weights of the video divided by {scale:g}: LGVI's latents are scaled"},
+    )
 
 
 def family_of(folder: Path, public: dict, weights: Weights) -> str:

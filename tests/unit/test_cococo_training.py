@@ -1,5 +1,6 @@
 """Training to fill: motion blocks alone, over what the mask leaves to see; exact resume; what cannot be is refused."""
 
+import dataclasses
 import json
 import re
 
@@ -8,11 +9,15 @@ import numpy as np
 import pytest
 import torch
 from small_networks import small_clip
+from test_cococo_checkpoints import CONFIG, write_diffusers
+from test_ldm import small_parts
 from test_train_resume import assert_same, content
 from tiny_training import DEMO
 
 from lgvi_core import checkpoints
 from lgvi_core.errors import InputError
+from lgvi_core.inpaint import DEMO as LGVI_DEMO
+from lgvi_core.models import InflatedUNet
 from train import cococo, evaluate, model
 from train import config as configs
 from train.data import mixing
@@ -110,6 +115,27 @@ def test_only_motion_blocks_learn_from_videos_of_ones_own(images, videos, tmp_pa
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     (held,) = (line["held_out"] for line in lines if "held_out" in line)
     assert "psnr_inside" in held and "mask_iou" not in held
+
+
+def test_the_papers_config_runs_on_small_parts(videos, tmp_path):
+    base, motion = write_diffusers(tmp_path / "base", small_parts()), tmp_path / "motion.ckpt"
+    shape = dataclasses.replace(CONFIG, motion_attention=("temporal", "temporal"))
+    torch.save({name: 0.1 * value for name, value in InflatedUNet(shape).state_dict().items()}, motion)
+    shape = "frames: 2, size: 2, micro: 1, width: 32, height: 32, sampling: stride, stride: 4"
+    options = [
+        *(f"data.{name}.root={videos}" for name in ("instances", "random", "held-out")),
+        *(f"data.{name}.cut_threshold=0.0" for name in ("instances", "random", "held-out")),
+        "data.held-out.split=train",
+        f"batches=[{{data: instances, share: 0.7, {shape}}}, {{data: random, share: 0.2, {shape}}}]",
+        "training_size={width: 32, height: 32, frames: 2}",
+        "sampling.steps=1",
+        "watch={data: held-out, samples: 1, sample_every: 2, tensorboard: false}",
+    ]
+    small = [f"initialise={base}", f"initialise_motion={motion}", f"output={tmp_path / 'run'}", "steps=2", "workers=0"]
+    assert cococo.main(["--config", str(CONFIGS / "cococo.yaml"), "--device", "cpu", *small, *options]) == 0
+    made = checkpoints.load(tmp_path / "run" / "checkpoint.safetensors")
+    assert made.scheduler_config["beta_schedule"] == "linear" and made.sampling["guidance_scale"] == 14.0
+    assert made.config == CONFIG
 
 
 def test_a_run_that_broke_off_goes_on_bit_for_bit(images, tmp_path, monkeypatch):
@@ -212,7 +238,9 @@ def test_the_recipe_trains_motion_blocks_unless_the_config_says_otherwise(images
     config = configs.load(CONFIGS / "fill-base.yaml", TINY)
     assert cococo.motion_blocks_alone(config) is config
     with pytest.raises(InputError, match=r"takes no mask.*train\.lgvi"):
-        load("lgvi_core/demo/lgvi-demo.safetensors")
+        load(LGVI_DEMO)
+    with pytest.raises(InputError, match="the U-Net of the config takes no mask"):
+        cococo.motion_blocks_alone(configs.load(DEMO))
     assert load("nowhere").trainable == cococo.MOTION  # said with all else that is absent, later
 
 
