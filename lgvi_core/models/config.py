@@ -41,7 +41,7 @@ class UNetConfig:
     mask_channels: int = 512  # width inside the mask decoder
     mask_norm_groups: int = 32
     mask_upscale: int = 1  # mask pixels per latent pixel and axis
-    gate: bool = False  # (1 - g) * input + g * prediction, g from the mask, found or given; the model predicts the sample
+    gate: bool = False  # (1 - g) * input + g * prediction, g from the mask; the model predicts the sample
     reuse: bool = False  # the gated prediction may take what surrounds the mask, and what other frames show there
     noise_ramp: bool = False  # noisy latents enter by 1 - t / (T - 1): not at all at the last timestep, pure noise
     num_train_timesteps: int = 1000  # T, of the noise ramp

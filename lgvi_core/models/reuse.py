@@ -1,4 +1,4 @@
-"""What is covered here shows elsewhere: a blend of the prediction with what the input has of other places and frames."""
+"""What is covered here shows elsewhere: the prediction blended with what the input has of other places and frames."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PREFERENCE = 4.0  # logit of the prediction at the start of training; another fr
 class Reuse(nn.Module):
     """Attention over what is known: each latent is chosen among the prediction, a smooth continuation of what surrounds
     the mask, and the input's other frames at the same place. What speaks for the continuation: surroundings that are
-    smooth. What speaks for a frame: features that match, no mask there, and a neighbourhood that looks alike, as it does
-    where the camera stands still. Not in the papers.
+    smooth. What speaks for a frame: features that match, no mask there, and a neighbourhood that looks alike, as it
+    does where the camera stands still. Not in the papers.
     """
 
     def __init__(self, channels: int, operations, factory):

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 CLIP = ROOT / "lgvi_core" / "demo" / "clip.mp4"
 FILES = {path.stem: path for path in sorted((ROOT / "workflows").glob("*.json"))}
 WANT_A_DOWNLOAD = {"sam3-mask": ("CheckpointLoaderSimple", "sam3.1_multiplex_fp16.safetensors")}
-# What a node on view has chosen though it is not offered, the page draws red. A muted node that is folded shows nothing.
+# What a node has chosen though it is not offered, the page draws red; a muted node that is folded shows nothing.
 COMBOS = """() => app.graph._nodes.filter((node) => node.mode === 0 || !node.flags.collapsed)
   .flatMap((node) => (node.widgets ?? []).map((widget) => [node.type, widget]))
   .filter(([, widget]) => Array.isArray(widget.options?.values) && !widget.options.values.includes(widget.value))

@@ -1,7 +1,7 @@
 """Latents and text features: encoded, or read back from a cache that knows what it was made from."""
 
-import small_datasets as datasets
 import pytest
+import small_datasets as datasets
 import torch
 from torch import nn
 

@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-import small_datasets as datasets
 import numpy as np
 import pytest
+import small_datasets as datasets
 import torch
 
 from lgvi_core.errors import InputError

@@ -3,9 +3,9 @@
 import json
 import re
 
-import small_datasets as datasets
 import numpy as np
 import pytest
+import small_datasets as datasets
 from PIL import Image
 
 from lgvi_core.errors import InputError

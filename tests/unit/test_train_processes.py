@@ -25,7 +25,8 @@ def test_two_processes_of_two_passes_give_what_one_gives_and_one_goes_on_from_th
     one, two = tmp_path / "one", tmp_path / "two"
     kinds = "batches=[{frames: 2, size: 4, width: 32, height: 32, micro: 1}]"
     lgvi.train(tiny(one, "steps=1", kinds.replace("micro: 1", "micro: 4")), "cpu")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]  # accelerate's wants MPI on a CPU
+    # accelerate's own launcher wants MPI on a CPU, and starts one process without
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     launcher += ["--master_port", str(port), "-m", "train.lgvi", "--config", str(DEMO), "--device", "cpu"]
     command = [*launcher, *overrides(two, "steps=1", kinds)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
