@@ -52,8 +52,9 @@ class Model(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The prediction (B, C, T, h, w), the mask's probability (B, 1, T, ph, pw), the loss of the heads.
 
-        text: token ids (B, N), or features (B, N, D). inputs: the U-Net's condition, or mask and masked video. labels:
-        owners, facts and mentions of `train.recognition`. The mask is None without `with_mask`, the loss without labels.
+        text: token ids (B, N), or features (B, N, D). inputs: the U-Net's condition, or its mask and masked_video.
+        labels: owners, facts and mentions of `train.recognition`. The mask is None without `with_mask`, the loss without
+        labels.
         """
         if text.ndim == 2:
             text = self.text_encoder(text)
