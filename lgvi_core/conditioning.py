@@ -59,6 +59,27 @@ def _to_pixels(image: np.ndarray, size: WorkSize, device) -> Tensor:
     return F.pad(x, padding, mode="replicate") if any(padding) else x
 
 
+def holes_at_work_size(holes: list[np.ndarray], size: WorkSize, device) -> Tensor:
+    """What is to be filled, bool (H, W) each, as 0 and 1 (T, 1, h, w) at the working size; edges go on as `to_pixels`'.
+
+    To the nearest pixel, as the family is trained; a mask too thin to be met so becomes all that it touches.
+    """
+    hole = torch.cat([_shrunk(torch.from_numpy(hole)[None, None], size.height, size.width) for hole in holes])
+    padding = (0, size.padded_width - size.width, 0, size.padded_height - size.height)
+    return F.pad(hole, padding, mode="replicate").to(device)
+
+
+def holes_of_latents(hole: Tensor, height: int, width: int) -> Tensor:
+    """What is to be filled (T, 1, H, W) as the mask (1, 1, T, h, w) of latents, 0 and 1, nearest as above."""
+    return torch.cat([_shrunk(frame[None], height, width) for frame in hole]).transpose(0, 1)[None]
+
+
+def _shrunk(hole: Tensor, height: int, width: int) -> Tensor:
+    hole = hole.float()
+    nearest = F.interpolate(hole, (height, width), mode="nearest")
+    return nearest if nearest.any() or not hole.any() else F.adaptive_max_pool2d(hole, (height, width))
+
+
 def to_bytes(image: np.ndarray) -> np.ndarray:
     """A frame as uint8; float, nominally in [0, 1], to the nearest of 256 values."""
     return image if image.dtype == np.uint8 else (image.clip(0, 1) * 255).round().astype(np.uint8)

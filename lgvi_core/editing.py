@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,12 +13,29 @@ import torch
 from torch import Tensor
 
 from . import masks
-from .conditioning import WorkSize, mask_at_work_size, resize_frames, to_pixels
+from .conditioning import (
+    WorkSize,
+    holes_at_work_size,
+    holes_of_latents,
+    mask_at_work_size,
+    resize_frames,
+    to_pixels,
+)
+from .models import UNetConfig
 from .sampling.windows import crossfade, frame_noise, sliding
 
 MASK_STEPS = 5  # of a window's steps, at most, at which the mask decoder is read
+LGVI_FRAMES, COCOCO_FRAMES = 24, 16  # in a window, where a person does not say
 # How LGVI samples, for checkpoints that do not say.
 RECOMMENDED = {"steps": 50, "guidance_scale": 3.0, "image_guidance_scale": 1.5, "scheduler": "ddim"}
+# How CoCoCo does: the guidance published with its weights (its paper has 14), and none by video.
+RECOMMENDED_TO_FILL = {"steps": 50, "guidance_scale": 10.0, "image_guidance_scale": 1.0, "scheduler": "ddim"}
+
+
+def recommended(config: UNetConfig, sampling: dict) -> dict:
+    """How to sample: what the checkpoint's own `sampling` says, and where it does not what its family does."""
+    of_family = RECOMMENDED_TO_FILL if config.is_inpainting else RECOMMENDED
+    return {name: sampling.get(name, value) for name, value in of_family.items()}
 
 
 class Model(Protocol):
@@ -29,11 +47,18 @@ class Model(Protocol):
         """Latents (1, C, T, h, w) of pixels (T, 3, H, W) in [-1, 1]."""
 
     def denoise(
-        self, start: int, noise: Tensor, condition: Tensor, generator: torch.Generator, find_mask: bool
+        self,
+        start: int,
+        noise: Tensor,
+        condition: Tensor,
+        generator: torch.Generator,
+        find_mask: bool,
+        hole: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Latents (1, C, T, h, w) for the window that begins at frame `start`, and the mask decoder's mask.
 
-        noise: (1, C, T, h, w), Gaussian. The mask is (1, 1, T, h', w') in [0, 1], the mean over up to `MASK_STEPS`
+        noise: (1, C, T, h, w), Gaussian. hole: for a model that fills, where, (1, 1, T, h, w) of 0 and 1; its condition
+        is the video that is grey there. The mask is (1, 1, T, h', w') in [0, 1], the mean over up to `MASK_STEPS`
         steps; None where the checkpoint has no mask decoder, or `find_mask` is false.
         """
 
@@ -50,6 +75,12 @@ class Windows:
 
     def __post_init__(self):
         sliding((), self.window, self.overlap)  # checks the two
+
+    @classmethod
+    def fit(cls, window: int | None, overlap: int | None, best: int) -> Windows:
+        """None: `best` frames; and 8 frames shared, at most half of the window."""
+        window = best if window is None else window
+        return cls(window, min(8, window // 2) if overlap is None else overlap)
 
     def number(self, start: int) -> int:
         """Which window begins at frame `start`, from 0."""
@@ -83,16 +114,25 @@ class Edge:
 
 
 def edit(
-    images: Iterable[np.ndarray], model: Model, working: WorkSize, windows: Windows, seed: int, find_mask: bool
+    images: Iterable[np.ndarray],
+    model: Model,
+    working: WorkSize,
+    windows: Windows,
+    seed: int,
+    find_mask: bool,
+    holes: Iterable[np.ndarray] | None = None,
 ) -> Iterator[tuple[Tensor, ...]]:
     """For each image, in order: the model's picture (h, w, 3) and, with `find_mask`, the soft mask (h, w), on the CPU.
 
-    images: (H, W, 3), uint8 or float in [0, 1]. What comes out is at the working size. No more than two windows of
-    images are held.
+    images: (H, W, 3), uint8 or float in [0, 1]. holes: for a model that fills, where in each image, (H, W) bool; one is
+    taken behind each image. A window with nothing to fill is not sampled. What comes out is at the working size. No
+    more than two windows of images are held.
     """
 
-    def edit_window(start, images):
-        condition, latents, mask = _denoise(start, images, model, working, seed, find_mask)
+    def edit_window(start, pairs):
+        images = [image for image, _ in pairs]
+        hole = None if holes is None else holes_at_work_size([hole for _, hole in pairs], working, model.device)
+        condition, latents, mask = _denoise(start, images, model, working, seed, find_mask, hole)
         edited = _crop(model.decode(latents), working)
         if not find_mask:
             return (edited.cpu(),)
@@ -101,7 +141,7 @@ def edit(
         before = _crop(model.decode(condition), working)
         return edited.cpu(), _smooth(masks.from_difference(before, edited))
 
-    yield from _frames(images, edit_window, windows)
+    yield from _frames(zip(images, itertools.repeat(None) if holes is None else holes), edit_window, windows)
 
 
 def find(
@@ -142,11 +182,19 @@ def _frames(images, run_window, windows: Windows) -> Iterator[tuple[Tensor, ...]
         yield from zip(*block)
 
 
-def _denoise(start, images, model: Model, working: WorkSize, seed: int, find_mask: bool):
+def _denoise(start, images, model: Model, working: WorkSize, seed: int, find_mask: bool, hole: Tensor | None = None):
+    """The window's condition, the latents that the model makes of it, and its mask; hole: (T, 1, H, W)."""
     generator = torch.Generator(model.device).manual_seed((seed + start) % 2**64)
-    condition = model.encode(to_pixels(images, working, model.device), generator)
+    pixels = to_pixels(images, working, model.device)
+    condition = model.encode(pixels if hole is None else pixels * (1 - hole), generator)
     noise = frame_noise(start, len(images), condition[0, :, 0].shape, seed)[None]
-    return condition, *model.denoise(start, noise, condition, generator, find_mask)
+    if hole is None:
+        return condition, *model.denoise(start, noise, condition, generator, find_mask)
+    if not hole.any():
+        return condition, condition, None
+    return condition, *model.denoise(
+        start, noise, condition, generator, find_mask, holes_of_latents(hole, *condition.shape[-2:])
+    )
 
 
 def _crop(frames: Tensor, working: WorkSize) -> Tensor:

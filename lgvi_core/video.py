@@ -42,7 +42,7 @@ class Frame(NamedTuple):
 class VideoSource:
     """A clip that can be iterated as often as wanted, one `Frame` in memory at a time."""
 
-    path: Path
+    path: Path | None  # None: frames in memory
     width: int  # as displayed: rotation applied
     height: int
     frame_rate: Fraction

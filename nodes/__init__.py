@@ -8,6 +8,7 @@ from .loader import LoadLGVI
 from .mask_decoder_preview import MaskDecoderPreview
 from .request_to_prompt import RequestToPrompt
 from .sampler import DDIMSampler
+from .task_vector_merge import TaskVectorMerge
 from .video_inpaint_sampler import VideoInpaintSampler
 
 NODES: list[type[io.ComfyNode]] = [
@@ -18,6 +19,7 @@ NODES: list[type[io.ComfyNode]] = [
     ConditionEncode,
     ThreeWayGuider,
     DDIMSampler,
+    TaskVectorMerge,
 ]
 
 

@@ -4,8 +4,9 @@
     info = lgvi_of(model)   # what an LGVI MODEL is and wants; InputError for any other MODEL
 
 These two, their results and `MASK_SINK` are what other nodes use. CONDITIONING carries the video's latents as
-`concat_latent_image`, as core's InstructPix2Pix conditioning does; without it a pass sees no video (zeros). LATENT is
-(T, C, H, W), frames as the batch, or (B, C, T, H, W).
+`concat_latent_image`, as core's InstructPix2Pix conditioning does; without it a pass sees no video (zeros). For a MODEL
+that fills (CoCoCo) it carries masked video and mask as core's InpaintModelConditioning does. LATENT is (T, C, H, W),
+frames as the batch, or (B, C, T, H, W).
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from torch import Tensor
 from ..lgvi_core.checkpoints import Source, open_source
 from ..lgvi_core.checkpoints.checkpoint import check_prediction
 from ..lgvi_core.checkpoints.fitting import empty_unet, read_values, stored_dtype
-from ..lgvi_core.editing import RECOMMENDED
+from ..lgvi_core.editing import recommended
 from ..lgvi_core.errors import InputError
 from ..lgvi_core.models import InflatedUNet, UNetConfig
 from ..lgvi_core.models.attention import MAX_BATCH
 from . import host_text, host_vae
+from .host_inpaint import mask_like, mask_of
 from .host_sampling import make_model_sampling, sampling_settings
 
 # Key of `transformer_options` for a callable sink(mask, transformer_options) that gets the mask of every model call:
@@ -69,18 +71,39 @@ class Loaded:
     vae: comfy.sd.VAE | None
 
 
-def load(path: str | Path, dtype: torch.dtype | None = None) -> Loaded:
+def load(path: str | Path, dtype: torch.dtype | None = None, base: str | Path | None = None) -> Loaded:
     """The checkpoint at `path`, the U-Net's weights as `dtype` or as the host thinks best.
 
-    Raises `InputError` as `checkpoints.load` does.
+    base: Stable Diffusion 1.5 for inpainting, where CoCoCo's shards are without. Raises `InputError` as
+    `checkpoints.load` does.
     """
-    source = open_source(path)
-    return Loaded(_model(source, dtype), host_text.load_clip(source), host_vae.load_vae(source))
+    source = open_source(path, base)
+    loaded = Loaded(_model(source, dtype), host_text.load_clip(source), host_vae.load_vae(source))
+    origin = (str(path), None if base is None else str(base))
+    loaded.model.cached_patcher_init = (load_model, (*origin, loaded.model.model.diffusion_model.dtype))
+    if loaded.clip is not None:
+        loaded.clip.patcher.cached_patcher_init = (load_clip_patcher, origin)
+    if loaded.vae is not None:
+        loaded.vae.patcher.cached_patcher_init = (load_vae_patcher, origin)
+    return loaded
 
 
-def load_model(path: str | Path, dtype: torch.dtype | None = None, disable_dynamic: bool = False):
-    """The MODEL alone: what the host calls when it needs another copy of one."""
-    return _model(open_source(path), dtype, disable_dynamic)
+# What the host calls when it needs another copy.
+
+
+def load_model(path: str, base: str | None, dtype: torch.dtype | None, disable_dynamic: bool = False):
+    """The MODEL alone."""
+    return _model(open_source(path, base), dtype, disable_dynamic)
+
+
+def load_clip_patcher(path: str, base: str | None, disable_dynamic: bool = False):
+    """The CLIP's ModelPatcher."""
+    return host_text.load_clip(open_source(path, base), disable_dynamic).patcher
+
+
+def load_vae_patcher(path: str, base: str | None, disable_dynamic: bool = False):
+    """The VAE's ModelPatcher."""
+    return host_vae.load_vae(open_source(path, base)).patcher
 
 
 def lgvi_of(model) -> LGVIInfo:
@@ -102,7 +125,7 @@ def _model(source: Source, dtype: torch.dtype | None, disable_dynamic: bool = Fa
         host_vae.factor(source),
         source.scheduler_config,
         source.training,
-        RECOMMENDED | source.sampling,
+        recommended(unet.config, source.sampling),
     )
     management = comfy.model_management
     weights = read_values({name: source.unet[name] for name in unet.state_dict()})
@@ -122,7 +145,6 @@ def _model(source: Source, dtype: torch.dtype | None, disable_dynamic: bool = Fa
     if not management.is_device_cpu(offload_device):
         model.to(offload_device)
     model.load_model_weights(weights, "", assign=patcher.is_dynamic())
-    patcher.cached_patcher_init = (load_model, (str(source.path), dtype))
     return patcher
 
 
@@ -171,7 +193,11 @@ class LGVIModel(comfy.model_base.BaseModel):
         out = super().extra_conds(**given)
         noise, text, video = given["noise"], given.get("cross_attn"), given.get("concat_latent_image")
         self._check_text(text, 1 if noise.ndim == 4 else noise.shape[0])
-        if video is None:
+        if self.lgvi.config.is_inpainting:
+            out["mask"] = comfy.conds.CONDNoiseShape(mask_like(noise, mask_of(given)))
+        if video is None and self.lgvi.config.is_inpainting:
+            video = given["latent_image"]  # the host has scaled it
+        elif video is None:
             video = torch.zeros_like(noise)
         else:
             video = self.process_latent_in(video_like(noise, video.to(noise.device)))
@@ -240,21 +266,25 @@ class HostUNet(InflatedUNet):
         self.dtype = dtype
 
     def forward(self, x, timesteps, context=None, control=None, transformer_options=None, **conds):
-        """x, video: (B * T, C, H, W) with B `clips` that run together, or (B, C, T, H, W); `conds` as in `_forward`."""
+        """x, video, mask: (B * T, C, H, W) with B `clips` that run together, or (B, C, T, H, W); see `_forward`."""
         transformer_options = {} if transformer_options is None else transformer_options
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
         executor = WrapperExecutor.new_class_executor(self._forward, self, wrappers)
         return executor.execute(x, timesteps, context, control, transformer_options, **conds)
 
-    def _forward(self, x, timesteps, context, control, transformer_options, *, video, clips=1, read_mask=False, **_):
+    def _forward(
+        self, x, timesteps, context, control, transformer_options, *, video, mask=None, clips=1, read_mask=False, **_
+    ):
         frames_as_batch = x.ndim == 4
+        seen = {"condition": video} if mask is None else {"masked_video": video, "mask": mask}
         if frames_as_batch:
             frames = x.shape[0] // clips
-            x, video = (part.unflatten(0, (clips, frames)).transpose(1, 2) for part in (x, video))
+            x = x.unflatten(0, (clips, frames)).transpose(1, 2)
+            seen = {name: part.unflatten(0, (clips, frames)).transpose(1, 2) for name, part in seen.items()}
             timesteps, context = timesteps[::frames], context[::frames]
         self.host_attention.options = transformer_options
         try:
-            out = super().forward(x, timesteps, context, video, return_mask=read_mask)
+            out = super().forward(x, timesteps, context, **seen, return_mask=read_mask)
         finally:
             self.host_attention.options = {}
         if read_mask:

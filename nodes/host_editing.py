@@ -37,7 +37,7 @@ def check_parts(info: LGVIInfo, vae, clip, positive, prompt: str) -> list[str]:
             "this VAE makes {} latent channels of squares of {} pixels in {} dimensions, the MODEL takes {}, {} and "
             "{}: connect the VAE that belongs to the MODEL, such as that of its Load LGVI node".format(*made, *wanted)
         )
-    if positive is None and not prompt.strip():
+    if positive is None and not prompt.strip() and not info.config.is_inpainting:
         raise InputError('the prompt is empty: say what to remove, for example "remove the red circle on the left"')
     if positive is None and clip is None:
         raise InputError("a prompt needs a CLIP: connect that of Load LGVI, or CONDITIONING in place of the prompt")
@@ -49,12 +49,21 @@ def check_parts(info: LGVIInfo, vae, clip, positive, prompt: str) -> list[str]:
     return messages
 
 
-def encode_words(info: LGVIInfo, clip, positive, prompt: str) -> tuple[list, list]:
-    """CONDITIONING of the words, which are `positive` or else the prompt, and of the empty prompt.
+def encode_words(
+    info: LGVIInfo, clip, positive, prompt: str, negative=None, negative_prompt: str = ""
+) -> tuple[list, list]:
+    """CONDITIONING of the words, which are `positive` or else the prompt, and of what guidance leads away from.
 
-    Without a CLIP the latter is zeros, as in LGVI-I. Raises `InputError` for features that the MODEL does not take.
+    The latter is `negative`, or else the negative prompt, empty for LGVI; without a CLIP it is zeros, as in LGVI-I.
+    Raises `InputError` for features that the MODEL does not take.
     """
-    words = encode_text(clip, prompt.strip()) if positive is None else positive
+    words = _checked(info, encode_text(clip, prompt.strip()) if positive is None else positive)
+    if negative is not None:
+        return words, _checked(info, negative)
+    return words, [[torch.zeros_like(words[0][0]), {}]] if clip is None else encode_text(clip, negative_prompt.strip())
+
+
+def _checked(info: LGVIInfo, words: list) -> list:
     shapes = [tuple(text.shape) for text, _ in words]
     width = info.config.cross_attention_dim
     if not shapes or any(len(shape) != 3 or shape[-1] != width for shape in shapes):
@@ -62,7 +71,7 @@ def encode_words(info: LGVIInfo, clip, positive, prompt: str) -> tuple[list, lis
             f"the words are encoded to {shapes}; this MODEL takes (1, tokens, {width}): use the CLIP that belongs to "
             "the MODEL, such as that of the same Load LGVI node"
         )
-    return words, [[torch.zeros_like(words[0][0]), {}]] if clip is None else encode_text(clip, "")
+    return words
 
 
 @dataclass
@@ -95,17 +104,19 @@ class HostModel:
         stop_if_interrupted()
         return self.vae.encode((pixels.movedim(1, -1) + 1) / 2).transpose(0, 1)[None]
 
-    def denoise(self, start, noise, condition, generator, find_mask):
+    def denoise(self, start, noise, condition, generator, find_mask, hole=None):
         stop_if_interrupted()
         latents, noise = (x[0].transpose(0, 1) for x in (condition, noise))  # (T, C, h, w): frames as the batch
         video = {"concat_latent_image": latents}
+        if hole is not None:
+            video["concat_mask"] = hole[0].transpose(0, 1)
         guider = MaskReadingGuider(
             self.model,
             node_helpers.conditioning_set_values(self.words, video),
             node_helpers.conditioning_set_values(self.no_words, video),
             self.no_words,
             self.guidance,
-            self.image_guidance,
+            self.image_guidance,  # 1 for a MODEL that fills: no pass is without the video
         )
         if find_mask and self.info.has_mask_decoder:
             guider.reader = MaskReader(self.steps, len(latents))
@@ -189,3 +200,15 @@ class LastResult:
 def same(thing) -> weakref.ref | None:
     """Part of a key: equal to another as long as both are of one living object."""
     return None if thing is None else weakref.ref(thing)
+
+
+class Identity:
+    """Part of a key: equal to another of the very same object, which it keeps."""
+
+    def __init__(self, thing):
+        self.thing = thing
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Identity) and self.thing is other.thing
+
+    __hash__ = None

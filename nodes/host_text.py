@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import comfy.clip_model
@@ -11,14 +13,16 @@ import comfy.sd1_clip
 import folder_paths
 import torch
 
-from ..lgvi_core.checkpoints import Source, open_source
+from ..lgvi_core.checkpoints import Source
 from ..lgvi_core.checkpoints.fitting import empty_text_encoder, read_values
 from ..lgvi_core.errors import InputError
-from ..lgvi_core.models.text_encoder import TextEncoder
+from ..lgvi_core.models.text_encoder import TextEncoder, read_tokenizer
 
 logger = logging.getLogger(__name__)
 
-# Stable Diffusion 1.5's text encoder, by what tells it from others: the host has a loader of its own for it.
+# The host's own tokenizer, and Stable Diffusion 1.5's text encoder, which the host has a loader of its own for, by what
+# tells it from others.
+TOKENIZER = Path(comfy.sd1_clip.__file__).with_name("sd1_tokenizer")
 CLIP_L = {"hidden_size": 768, "num_hidden_layers": 12, "vocab_size": 49408, "max_position_embeddings": 77}
 
 
@@ -29,6 +33,8 @@ def load_clip(source: Source, disable_dynamic: bool = False) -> comfy.sd.CLIP | 
     """
     if source.text_config is None:
         return None
+    if not source.tokenizer_files:  # one checkpoint file of Stable Diffusion carries none
+        source = replace(source, tokenizer_files=read_tokenizer(TOKENIZER))
     encoder = empty_text_encoder(source)  # checks names, shapes and tokenizer: the host itself only warns
     config = encoder.model.config
     if config.hidden_size != source.unet_config.cross_attention_dim:
@@ -46,13 +52,7 @@ def load_clip(source: Source, disable_dynamic: bool = False) -> comfy.sd.CLIP | 
         clip.tokenizer.clip_l.disable_weights = True
     else:
         clip = _small_clip(encoder, weights, disable_dynamic)
-    clip.patcher.cached_patcher_init = (load_clip_patcher, (str(source.path),))
     return clip
-
-
-def load_clip_patcher(path: str, disable_dynamic: bool = False):
-    """The CLIP's ModelPatcher: what the host calls when it needs another copy of one."""
-    return load_clip(open_source(path), disable_dynamic).patcher
 
 
 def _small_clip(encoder: TextEncoder, weights: dict[str, torch.Tensor], disable_dynamic: bool) -> comfy.sd.CLIP:

@@ -11,7 +11,7 @@ import comfy.sd
 import torch
 from torch import Tensor, nn
 
-from ..lgvi_core.checkpoints import Source, open_source
+from ..lgvi_core.checkpoints import Source
 from ..lgvi_core.checkpoints.files import listing
 from ..lgvi_core.checkpoints.fitting import empty_autoencoder, read_values
 from ..lgvi_core.errors import InputError
@@ -79,13 +79,7 @@ def load_vae(source: Source) -> comfy.sd.VAE | None:
             f"{source.path}: the autoencoder has {vae.latent_channels} latent channels, the U-Net "
             f"{source.unet_config.out_channels}; they are parts of different models"
         )
-    vae.patcher.cached_patcher_init = (load_vae_patcher, (str(source.path),))
     return vae
-
-
-def load_vae_patcher(path: str, disable_dynamic: bool = False):
-    """The VAE's ModelPatcher: what the host calls when it needs another copy of one."""
-    return load_vae(open_source(path)).patcher
 
 
 class SpaceToDepthVAE(comfy.sd.VAE):

@@ -11,13 +11,16 @@ import torch
 from comfy_api.latest import io
 
 from ..lgvi_core import checkpoints
-from ..lgvi_core.checkpoints import native, official_lgvi, unet_folder
+from ..lgvi_core.checkpoints import cococo, native, official_lgvi, unet_folder
 from ..lgvi_core.checkpoints.files import listing, read_json
 from ..lgvi_core.errors import InputError
 from . import host
 
 DEMO = "demo (built in)"
 DEMO_FILE = Path(checkpoints.__file__).parents[1] / "demo" / "lgvi-demo.safetensors"
+FILL_DEMO = "demo that fills (built in)"
+FILL_DEMO_FILE = DEMO_FILE.with_name("fill-demo.safetensors")
+NO_BASE = "none"
 KEY = "lgvi"  # our own kind of model folder: models/lgvi, and `lgvi:` in extra_model_paths.yaml
 DTYPES = {
     "default": None,
@@ -45,16 +48,17 @@ class LoadLGVI(io.ComfyNode):
             node_id="LGVILoader",
             display_name="Load LGVI",
             category="lgvi",
-            description="Loads a language-driven video inpainting model: a file or folder of models/lgvi or "
-            "models/diffusion_models, or the small demo model that comes with this pack.",
-            search_aliases=["lgvi", "load checkpoint", "video inpainting model", "remove object from video", "loader"],
+            description="Loads a video inpainting model that removes by words (LGVI) or fills by a prompt (CoCoCo): a "
+            "file or folder of models/lgvi or models/diffusion_models, or the small demo that comes with this pack.",
+            search_aliases=["lgvi", "cococo", "load checkpoint", "video inpainting model", "remove object", "fill"],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
                     options=list(choices()),
                     default=DEMO,
                     tooltip="A .safetensors file saved by lgvi, the public LGVI folder (with unet, vae, text_encoder), "
-                    "or a folder with its U-Net alone; put it in models/lgvi.",
+                    "a folder with its U-Net alone, or the folder of CoCoCo's model_0.pth to model_3.pth; put it in "
+                    "models/lgvi.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -63,6 +67,14 @@ class LoadLGVI(io.ComfyNode):
                     advanced=True,
                     tooltip="How the MODEL's weights are kept. default: what suits the device; fp8_e4m3fn takes the "
                     "least memory and changes the result a little.",
+                ),
+                io.Combo.Input(
+                    "base",
+                    options=[NO_BASE, *folder_paths.get_filename_list("checkpoints")],
+                    default=NO_BASE,
+                    optional=True,
+                    tooltip="For CoCoCo's folder alone: Stable Diffusion 1.5 for inpainting, of models/checkpoints. "
+                    "none: it is in the folder too.",
                 ),
             ],
             outputs=[
@@ -83,18 +95,19 @@ class LoadLGVI(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint=None, weight_dtype=None):
-        if checkpoint is None:  # comes from another node, so the file is not known yet: equal to nothing
-            return float("nan")
-        path = resolve(checkpoint)
+    def fingerprint_inputs(cls, checkpoint=None, weight_dtype=None, base=NO_BASE):
+        if checkpoint is None or base is None:  # comes from another node, so the file is not known yet
+            return float("nan")  # equal to nothing
+        path, beside = resolve(checkpoint), resolve_base(base)
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files += [] if beside is None else [beside]
         stats = [(str(file), file.stat()) for file in files]
         return [(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats]
 
     @classmethod
-    def execute(cls, checkpoint, weight_dtype) -> io.NodeOutput:
+    def execute(cls, checkpoint, weight_dtype, base=NO_BASE) -> io.NodeOutput:
         path = resolve(checkpoint)
-        loaded = host.load(path, DTYPES[weight_dtype])
+        loaded = host.load(path, DTYPES[weight_dtype], resolve_base(base))
         clip = loaded.clip or Absent(
             f"{path.name} has no text encoder: use the CLIP of Load CLIP (Stable Diffusion 1.5's CLIP-L, type "
             "stable_diffusion) in place of Load LGVI's"
@@ -124,6 +137,8 @@ class Absent:
 def choices() -> dict[str, Path]:
     """What can be loaded, by the name that workflows keep: forward slashes, relative to its model folder."""
     found = {DEMO: DEMO_FILE}
+    if FILL_DEMO_FILE.is_file():
+        found[FILL_DEMO] = FILL_DEMO_FILE
     for key in (KEY, "diffusion_models"):
         for name in folder_paths.get_filename_list(key):
             file = folder_paths.get_full_path(key, name)
@@ -148,11 +163,21 @@ def resolve(name: str) -> Path:
     return path
 
 
+def resolve_base(name: str) -> Path | None:
+    """The path of a file of models/checkpoints, None for none; `InputError` if it is not there."""
+    if name == NO_BASE:
+        return None
+    path = folder_paths.get_full_path("checkpoints", name)
+    if path is None:
+        raise InputError(f"there is no {name!r} in models/checkpoints: choose another base, and press R if it is new")
+    return Path(path)
+
+
 def _owner(file: Path, name: Path) -> tuple[Path, Path]:
     """The checkpoint that a weight file belongs to: the outermost folder that is one, or the file itself."""
     owner = file, name
     for folder, relative in list(zip(file.parents, name.parents))[:-1]:
-        if official_lgvi.matches(folder) or _is_unet(folder):
+        if official_lgvi.matches(folder) or _is_unet(folder) or _is_cococo(folder):
             owner = folder, relative
     return owner
 
@@ -162,10 +187,17 @@ def _is_unet(folder: Path) -> bool:
     return config.is_file() and bool(_blocks(config, config.stat().st_mtime_ns))
 
 
+def _is_cococo(folder: Path) -> bool:
+    """Whether a folder has CoCoCo's shards under their public names."""
+    return (folder / "model_0.pth").is_file() and _has_cococo(folder, folder.stat().st_mtime_ns)
+
+
 def _is_lgvi(path: Path) -> bool:
-    """Whether a file or folder of models/diffusion_models may be LGVI."""
+    """Whether a file or folder of models/diffusion_models may be LGVI or CoCoCo."""
     if path.is_file():
         return path.suffix == ".safetensors" and _is_native(path, path.stat().st_mtime_ns)
+    if _is_cococo(path):
+        return True
     config = next(one for one in (path / "unet" / "config.json", path / "config.json") if one.is_file())
     return any("3D" in block for block in _blocks(config, config.stat().st_mtime_ns))
 
@@ -181,3 +213,8 @@ def _blocks(config: Path, changed: int) -> tuple[str, ...]:
 @lru_cache(maxsize=1024)
 def _is_native(file: Path, changed: int) -> bool:
     return native.matches(file)
+
+
+@lru_cache(maxsize=1024)
+def _has_cococo(folder: Path, changed: int) -> bool:
+    return cococo.matches(folder)

@@ -1,7 +1,8 @@
-"""The whole way in one node: a video and words in, the video without what they name out."""
+"""The whole way in one node: a video and words in; out comes the video without what they name, or filled with it."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 
 import comfy.model_management
@@ -12,10 +13,21 @@ from comfy_api.latest import io
 
 from ..lgvi_core import masks
 from ..lgvi_core.editing import Edge, Windows, edit, mask_of, put_into
+from ..lgvi_core.errors import InputError
+from ..lgvi_core.user_mask import is_soft, notes
 from . import inputs
 from .frames import Clip
 from .host import LGVIInfo, lgvi_of
-from .host_editing import HostModel, LastResult, check_parts, encode_words, same, stop_if_interrupted, working_size
+from .host_editing import (
+    HostModel,
+    Identity,
+    LastResult,
+    check_parts,
+    encode_words,
+    same,
+    stop_if_interrupted,
+    working_size,
+)
 from .host_sampling import ddim
 from .preview_video import show_video
 
@@ -46,17 +58,17 @@ class VideoInpaintSampler(io.ComfyNode):
             node_id="LGVIVideoInpaintSampler",
             display_name="Video Inpaint Sampler",
             category="lgvi",
-            description="Removes from a video what the words name. Any length and size; sound, frame rate and every "
-            "pixel outside of the mask stay as they are.",
-            search_aliases=["remove object from video", "video inpainting", "erase", "object removal", "lgvi"],
+            description="Removes from a video what the words name (LGVI), or fills a mask with what they say (CoCoCo). "
+            "Any length and size; sound, frame rate and every pixel outside of the mask stay as they are.",
+            search_aliases=["remove object from video", "video inpainting", "erase", "fill mask", "lgvi", "cococo"],
             is_output_node=True,
             inputs=[
                 *inputs.parts(),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where to remove, 1 = remove: a mask for each frame, or one for all, of the video's size. "
-                    "Without it the model finds the mask.",
+                    tooltip="Where to remove or fill, 1 = change: a mask for each frame, or one for all, of the "
+                    "video's size. Without it an LGVI model finds the mask; one that fills needs it.",
                 ),
                 *inputs.words(),
                 io.DynamicCombo.Input(
@@ -86,41 +98,61 @@ class VideoInpaintSampler(io.ComfyNode):
                     advanced=True,
                     tooltip="Keep the video's own pixels outside of the grown mask. Off: the model's everywhere.",
                 ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="For a model that fills: what is not wanted, in place of the negative prompt.",
+                ),
+                io.String.Input(
+                    "negative_prompt",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="For a model that fills: what is not wanted in the mask.",
+                ),
             ],
             outputs=[
                 io.Video.Output("video", tooltip="The result, with the sound and the frame rate of the VIDEO."),
                 io.Image.Output("frames", tooltip="The result's frames."),
-                io.Mask.Output("mask", tooltip="What was removed, before it is grown; 1 = removed."),
+                io.Mask.Output("mask", tooltip="What was removed or filled, before it is grown; 1 = changed."),
             ],
         )
 
     @classmethod
     def execute(
         cls, model, vae, video, prompt, seed, preset, sampler, scheduler, window, overlap, frame_rate, dilation,
-        feather, keep_untouched, clip=None, positive=None, mask=None,
+        feather, keep_untouched, clip=None, positive=None, mask=None, negative=None, negative_prompt="",
     ) -> io.NodeOutput:  # fmt: skip
         info = lgvi_of(model)
+        fills = info.config.is_inpainting
         source = Clip.read(video, frame_rate)
         count, height, width = source.images.shape[:3]
         working, windows = working_size(source.images, info), Windows(window, overlap)
+        if fills and mask is None:
+            raise InputError("this MODEL fills a mask, and none is connected: connect a MASK of what to fill")
         user_mask = None if mask is None else masks.binarize(masks.as_mask(mask, count, height, width))
         mask_pixel = width / working.width * info.factor / info.config.mask_upscale
         dilate, soft = (None if pixels < 0 else pixels for pixels in (dilation, feather))
         edge = Edge.fit(mask_pixel, dilate, soft, keep_untouched)
         messages = [*source.messages, *check_parts(info, vae, clip, positive, prompt)]
-        find_mask = mask is None or info.has_mask_decoder  # even beside a MASK: taking that away needs no new run
+        find_mask = info.has_mask_decoder or mask is None  # even beside a MASK: taking that away needs no new run
+        if not fills and (negative is not None or negative_prompt.strip()):
+            messages.append("this model takes no negative words: they are not used")
+            negative, negative_prompt = None, ""
         if mask is None and not info.has_mask_decoder:
             messages.append("this checkpoint has no mask decoder: the mask is where input and output differ")
         sampling = sampling_of(preset, info)
         sampler_and_sigmas = sampler_of(model, info, sampler, scheduler, sampling[0])
 
         def make():
-            words = encode_words(info, clip, positive, prompt)
+            words = encode_words(info, clip, positive, prompt, negative, negative_prompt)
             host = HostModel(model, info, vae, *words, *sampler_and_sigmas, *sampling[1:], windows, count)
-            return edit(source.images.numpy(), host, working, windows, seed, find_mask)
+            return edit(source.images.numpy(), host, working, windows, seed, find_mask, user_mask if fills else None)
 
-        settings = (prompt, seed, *sampling, sampler, scheduler, windows, find_mask)
-        key = (source.fingerprint(), same(vae), same(clip), *settings)
+        settings = (prompt, negative_prompt, seed, *sampling, sampler, scheduler, windows, find_mask)
+        filled = hashlib.sha256(np.packbits(user_mask)).hexdigest() if fills else None
+        key = (source.fingerprint(), same(vae), same(clip), Identity(negative), filled, *settings)
         edited = last_edit.get(model, positive, key, make)
 
         images = torch.empty_like(source.images)
@@ -136,7 +168,9 @@ class VideoInpaintSampler(io.ComfyNode):
             nothing = f"nothing in the video matches {words}" if mask is None else "the mask is empty"
             messages.append(f"{nothing}: the video comes back unchanged")
         elif covered > masks.NEARLY_ALL:
-            messages.append(f"the mask covers {100 * covered:.0f} % of the video; 1 in a mask means remove")
+            messages.append(f"the mask covers {100 * covered:.0f} % of the video; 1 in a mask means change")
+        if fills and not unchanged:
+            messages += notes("the mask", mask.ndim == 2 or len(mask) == 1, is_soft(mask), count)
         for message in messages:
             logger.warning("%s", message)
         return finished(source, images, found, unchanged, messages)
@@ -160,9 +194,10 @@ def finished(source: Clip, images: torch.Tensor, mask: np.ndarray, unchanged: bo
 
 def sampling_of(preset: dict, info: LGVIInfo) -> tuple[int, float, float]:
     """Steps, guidance and image guidance of a preset."""
-    if preset["preset"] == "custom":
-        return preset["steps"], preset["guidance"], preset["image_guidance"]
     own = info.sampling
+    if preset["preset"] == "custom":
+        image_guidance = own["image_guidance_scale"] if info.config.is_inpainting else preset["image_guidance"]
+        return preset["steps"], preset["guidance"], image_guidance
     steps = max(1, round(own["steps"] * PRESETS[preset["preset"]]))
     return steps, own["guidance_scale"], own["image_guidance_scale"]
 

@@ -14,6 +14,7 @@ NODES = {
     "LGVIConditionEncode": "LGVI Condition Encode",
     "LGVIGuider": "LGVI Three-Way Guider",
     "LGVISampler": "LGVI Sampler (DDIM)",
+    "LGVITaskVectorMerge": "Task-Vector LoRA Merge",
 }
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 

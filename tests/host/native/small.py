@@ -59,6 +59,22 @@ ZERO_SNR = {
     "rescale_betas_zero_snr": True,
     "set_alpha_to_one": True,
 }
+FILL = {
+    "in_channels": 25,
+    "temp_attn": False,
+    "mask_decoder_type": None,
+    "frame_norm": True,
+    "motion_attention": ("temporal", "temporal", "global", "text"),
+}
+COCOCO = {
+    "_class_name": "DDIMScheduler",
+    "beta_schedule": "linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "steps_offset": 1,
+    "set_alpha_to_one": True,
+    "prediction_type": "epsilon",
+}
 # Checkpoints of one file: the U-Net's config, the scheduler's, the autoencoder's.
 KINDS = {
     "sample": (
@@ -72,6 +88,17 @@ KINDS = {
     "stable diffusion": (
         {**UNET, "in_channels": 4, "out_channels": 4},
         STABLE_DIFFUSION,
+        {"kind": "autoencoder_kl", **KL},
+    ),
+    "fill": ({**UNET, **FILL}, COCOCO, SPACE_TO_DEPTH),
+    "fill sample": (
+        {**UNET, **FILL, "gate": True, "reuse": True, "coordinates": True, "pooled_text": True},
+        {**ZERO_SNR, "prediction_type": "sample"},
+        SPACE_TO_DEPTH,
+    ),
+    "fill stable diffusion": (
+        {**UNET, **FILL, "in_channels": 9, "out_channels": 4},
+        COCOCO,
         {"kind": "autoencoder_kl", **KL},
     ),
     "no mask decoder": ({**UNET, "mask_decoder_type": None}, STABLE_DIFFUSION, SPACE_TO_DEPTH),
@@ -110,6 +137,7 @@ def checkpoint_file(kind):
     for parameter in unet.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
+    image_guidance = {} if config.is_inpainting else {"image_guidance_scale": 1.5}
     checkpoint = checkpoints.Checkpoint(
         config,
         unet.eval(),
@@ -117,7 +145,8 @@ def checkpoint_file(kind):
         text_encoder.TextEncoder(TEXT, tokenizer_files()).eval(),
         scheduler_config={"num_train_timesteps": 1000, "clip_sample": False, **scheduler},
         training={"width": SIZE, "height": SIZE, "frames": FRAMES},
-        sampling={"steps": 4, "guidance_scale": 3.0, "image_guidance_scale": 1.5, "scheduler": "ddim"},
+        sampling={"steps": 4, "guidance_scale": 3.0, "scheduler": "ddim"} | image_guidance,
+        family="cococo" if config.is_inpainting else "lgvi",
     )
     path = HOST.work / f"{kind}.safetensors"
     checkpoints.save(checkpoint, path)

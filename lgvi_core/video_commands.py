@@ -1,0 +1,196 @@
+"""`python -m lgvi_core remove` and `fill`: what their options are, and what they print."""
+
+from __future__ import annotations
+
+import argparse
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from .errors import InputError
+
+SETTINGS = (
+    "steps", "guidance_scale", "image_guidance_scale", "scheduler", "seed", "size", "window", "overlap",
+    "batch_passes", "dilate", "feather", "keep_outside",
+)  # fmt: skip
+MASK = "white: video, folder or picture"
+
+
+def add_commands(commands) -> None:
+    """Adds `remove` and `fill` to the subcommands of a parser."""
+    command = commands.add_parser(
+        "remove",
+        help="remove what a sentence names from a video",
+        description="Remove what a sentence names from a video; sound, frame rate and length stay.",
+        epilog='example: python -m lgvi_core remove in.mp4 "remove the red circle on the left" -o out.mp4',
+    )
+    command.set_defaults(run=remove)
+    command.add_argument("video", help="video file, folder of numbered pictures, or a picture")
+    command.add_argument("request", help='what to remove, e.g. "remove the red circle on the left"')
+    _add_files(command, "checkpoint file or folder (default: the demo one)")
+    command.add_argument("--mask", metavar="PATH", help=f"where changes are kept ({MASK})")
+    sampling = _add_sampling(command, "24")
+    sampling.add_argument(
+        "--image-guidance", type=float, dest="image_guidance_scale", help="guidance scale of the video"
+    )
+    _add_edge_and_machine(command)
+
+    command = commands.add_parser(
+        "fill",
+        help="fill a mask in a video with what a prompt says",
+        description="Fill a mask in a video with what a prompt says; sound, frame rate and length stay. The mask comes "
+        "from a file, a colour, a box or words, or from the prompt itself (replace A with B).",
+        epilog='example: python -m lgvi_core fill in.mp4 --mask mask.mp4 "a wooden boat" -o out.mp4',
+    )
+    command.set_defaults(run=fill)
+    command.add_argument("video", help="video file, folder of numbered pictures, or a picture")
+    command.add_argument(
+        "prompt",
+        help='what to fill the mask with, e.g. "a wooden boat", or "replace the red circle with a yellow star"',
+    )
+    _add_files(command, "checkpoint file or folder of the CoCoCo family (default: the demo one)")
+    command.add_argument("--base", metavar="PATH", help="Stable Diffusion 1.5 inpainting, for CoCoCo's shards alone")
+    command.add_argument("--negative-prompt", metavar="WORDS", default="", help="what is not wanted in the mask")
+    mask = command.add_argument_group("mask")
+    mask.add_argument("--mask", metavar="PATH", help=f"what to fill ({MASK})")
+    mask.add_argument(
+        "--mask-colour", metavar="#RRGGBB", help="fill the pixels of this colour, of the file of --mask or of the video"
+    )
+    mask.add_argument("--mask-box", metavar="X,Y,W,H", help="fill a box, in pixels or in fractions of the frame")
+    mask.add_argument("--mask-words", metavar="WORDS", help='fill what is named, e.g. "the red circle"')
+    mask.add_argument(
+        "--mask-checkpoint", metavar="PATH", help="LGVI checkpoint that finds the words (default: the demo one)"
+    )
+    _add_sampling(command, "as trained")
+    _add_edge_and_machine(command)
+
+
+def remove(options) -> int:
+    from .inpaint import inpaint
+
+    with logging_redirect_tqdm(), Progress(not options.quiet) as progress:
+        result = inpaint(
+            options.video, options.request, options.output, mask=options.mask, **_shared(options, progress)
+        )
+    return _report(options, result)
+
+
+def fill(options) -> int:
+    from .inpaint import fill
+
+    mask = _mask(options)
+    with logging_redirect_tqdm(), Progress(not options.quiet) as progress:
+        result = fill(
+            options.video,
+            options.prompt,
+            options.output,
+            mask=mask,
+            mask_words=options.mask_words,
+            negative_prompt=options.negative_prompt,
+            base=options.base,
+            **({"mask_checkpoint": options.mask_checkpoint} if options.mask_checkpoint else {}),
+            **_shared(options, progress),
+        )
+    return _report(options, result)
+
+
+def _mask(options):
+    from .user_mask import Box, Colour
+
+    if options.mask_box and (options.mask or options.mask_colour):
+        raise InputError("the mask is given twice, as --mask-box and otherwise: give one")
+    if options.mask_box:
+        return Box.parse(options.mask_box)
+    return Colour.parse(options.mask_colour, options.mask) if options.mask_colour else options.mask
+
+
+def _shared(options, progress: Progress) -> dict:
+    shared = {name: getattr(options, name) for name in SETTINGS if hasattr(options, name)}
+    shared |= {name: getattr(options, name) for name in ("mask_output", "sheet", "device", "dtype")}
+    return shared | {"callback": progress} | ({"checkpoint": options.checkpoint} if options.checkpoint else {})
+
+
+def _report(options, result) -> int:
+    print(f"{options.output}: {result.frame_count} frames, mask covers {100 * result.mask_area:.2f} %")
+    for name, path in (("mask", options.mask_output), ("sheet", options.sheet)):
+        if path:
+            print(f"{name}: {path}")
+    return 0
+
+
+def _add_files(command, checkpoint: str) -> None:
+    command.add_argument("-o", "--output", required=True, help=".mp4 .mov .mkv .webm .gif, or a folder for PNG files")
+    command.add_argument("--checkpoint", metavar="PATH", help=checkpoint)
+    command.add_argument("--mask-output", metavar="PATH", help="write the mask as a video or a folder of PNG files")
+    command.add_argument("--sheet", metavar="PATH", help="write a contact sheet (PNG): input | mask | result")
+
+
+def _add_sampling(command, window: str):
+    sampling = command.add_argument_group("sampling (default: what the checkpoint recommends)")
+    sampling.add_argument("--steps", type=int, help="denoising steps")
+    sampling.add_argument("--guidance", type=float, dest="guidance_scale", help="guidance scale of the words; 1 is off")
+    sampling.add_argument("--scheduler", help="ddim, pndm, euler, euler_a, heun, dpm++, unipc, deis, lcm or ddpm")
+    sampling.add_argument("--seed", type=int, default=0, help="same seed, same result (default 0)")
+    sampling.add_argument("--size", type=_size, metavar="WxH", help="size the model works at (default: as trained)")
+    sampling.add_argument("--window", type=int, help=f"frames the model sees at once (default {window})")
+    sampling.add_argument(
+        "--overlap", type=int, help="frames that windows share (default 8, at most half of the window)"
+    )
+    sampling.add_argument(
+        "--batch-passes",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="guidance passes of a step as one batch or one by one (default: as memory allows)",
+    )
+    return sampling
+
+
+def _add_edge_and_machine(command) -> None:
+    edge = command.add_argument_group("what may change, in pixels of the video")
+    edge.add_argument("--dilate", type=float, help="grow the mask (default: a pixel of the model's mask, at least 2)")
+    edge.add_argument("--feather", type=float, help="soften its edge from outside inwards (default: half of dilate)")
+    edge.add_argument(
+        "--keep-outside",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep the source's own pixels outside the mask",
+    )
+
+    machine = command.add_argument_group("machine")
+    machine.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: cuda if there is one)")
+    machine.add_argument("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
+    machine.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form WIDTHxHEIGHT, such as 512x320")
+    return int(width), int(height)
+
+
+class Progress:
+    """A bar over all steps of all windows, with the time left, from the first step on."""
+
+    def __init__(self, shown: bool):
+        self.shown = shown
+        self.bar = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.bar is not None:
+            self.bar.close()
+
+    def __call__(self, step: dict) -> None:
+        windows = step["windows"] and max(step["windows"], step["window"] + 1)
+        total = windows and windows * step["steps"]
+        at = f"window {step['window'] + 1} of {windows or '?'}"
+        done = step["window"] * step["steps"] + step["i"] + 1  # windows with nothing to fill are passed over
+        if self.bar is None:
+            self.bar = tqdm(disable=not self.shown, desc=at, total=total, initial=done, unit="step", dynamic_ncols=True)
+            return
+        self.bar.total = total
+        self.bar.set_description(at, refresh=False)
+        self.bar.update(done - self.bar.n)
