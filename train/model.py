@@ -53,8 +53,8 @@ class Model(nn.Module):
         """The prediction (B, C, T, h, w), the mask's probability (B, 1, T, ph, pw), the loss of the heads.
 
         text: token ids (B, N), or features (B, N, D). inputs: the U-Net's condition, or its mask and masked_video.
-        labels: owners, facts and mentions of `train.recognition`. The mask is None without `with_mask`, the loss without
-        labels.
+        labels: owners, facts and mentions of `train.recognition`. The mask is None without `with_mask`, the loss
+        without labels.
         """
         if text.ndim == 2:
             text = self.text_encoder(text)
