@@ -28,6 +28,7 @@ from .data.sources import KINDS, detect, open_source
 from .evaluation import demo, files, fill
 from .evaluation.measures import Networks
 from .evaluation.methods import BASELINES, Folder, Model
+from .evaluation.quiet import only_errors
 from .evaluation.run import Evaluation
 from .evaluation.table import markdown
 
@@ -98,10 +99,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     source, data = _open(options)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     networks = Networks.open(options.i3d, options.raft, options.clip, device)
-    logging.getLogger("lgvi_core").setLevel(logging.ERROR)  # what it says of single samples
     extent = {"limit": options.limit, "frames": options.frames, "seed": options.seed}
     evaluation = Evaluation(source, data, methods, networks, options.output, **extent)
-    report = evaluation.run()
+    with only_errors():
+        report = evaluation.run()
     text = markdown(report)
     files.write_json(report, options.output)
     files.write_text(text, options.output.with_suffix(".md"))

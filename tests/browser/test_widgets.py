@@ -171,7 +171,7 @@ def test_the_help_page_of_a_node_opens(page, shipped):
     shipped("remove-by-words")
     page.page.mouse.click(*page.in_node(SAMPLER, 150, -15))
     page.page.get_by_test_id("info-button").click()
-    expect(page.page.get_by_text("Removes from a video what the words name. The video may have any")).to_be_visible()
+    expect(page.page.get_by_text("Removes from a video what the words name (an LGVI model)")).to_be_visible()
     picture = page.page.locator(f"img[src*='{SAMPLER}/node.png']")
     expect(picture).to_have_count(1)
     page.page.wait_for_function("(image) => image.naturalWidth > 100", arg=picture.element_handle())

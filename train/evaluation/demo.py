@@ -6,7 +6,6 @@ Everything but "no compositing" is of the result as a user gets it.
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import platform
 import time
@@ -24,6 +23,7 @@ from lgvi_core.metrics.ssim import frame_ssim
 from ..data.synthetic import Clip, draw
 from .files import write_json
 from .methods import telea
+from .quiet import only_errors
 
 SEED = 20_240_601  # of the held-out clips; training never sees it
 COLUMNS = {
@@ -81,10 +81,10 @@ def mean(rows: list[dict]) -> dict:
     return result
 
 
+@only_errors()
 def evaluate(checkpoint, clips: int, frames: int, pixels: int, seed: int, hard: bool) -> dict:
     """All rows of the table for one checkpoint on freshly drawn held-out clips."""
     settings = {"checkpoint": checkpoint, "window": max(24, frames), "size": (pixels, pixels)}
-    logging.getLogger("lgvi_core").setLevel(logging.ERROR)
     rows = {name: [] for name in ("model", "untouched input", "mean colour, true mask", "Telea, true mask",
                                   "Telea, the model's mask", "model, sentences swapped")}  # fmt: skip
     drawn = [draw(seed, i, frames, pixels, pixels, held_out=True, hard=hard) for i in range(clips)]

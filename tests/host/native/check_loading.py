@@ -201,6 +201,7 @@ def check_the_loader_lists_what_is_there():
     unet = ours("lgvi_core.checkpoints").load(checkpoint_file("epsilon")).unet
     block_names = {**unet.config.to_dict(), "_class_name": "UNet3DConditionModel"}
     flat = {**block_names, "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"]}
+    shutil.rmtree(models / "lgvi", ignore_errors=True)  # what other checks have put there
     (models / "lgvi").mkdir(parents=True)
     shutil.copy(checkpoint_file("epsilon"), models / "lgvi" / "mine.safetensors")
     write_part(models / "lgvi" / "public" / "unet", block_names, unet.state_dict())
