@@ -3,6 +3,7 @@
     checkpoint = load("lgvi/")              # a public folder, LGVI's or CoCoCo's, a U-Net's folder, or a file of ours
     checkpoint = load("cococo/", base="sd-v1-5-inpainting.safetensors")
     save(checkpoint, "lgvi.safetensors", dtype=torch.float16)
+    encoder = load_request_encoder("lgvi-i/", base="llava-1.5-7b-hf/")      # what reads requests, beside LGVI-I's U-Net
 
 There is one module per layout, each with `matches(path)` and `read(path)`, which reads configs and headers only.
 """
@@ -19,7 +20,8 @@ from . import cococo, native, official_lgvi, unet_folder
 from .checkpoint import SCHEDULER, Checkpoint, Source
 from .families import ForeignCheckpoint, refuse_file, refuse_folder
 from .files import listing
-from .fitting import load_source
+from .fitting import load_source, usable_device
+from .llava import load_request_encoder
 from .summary import Summary, summarise
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "describe",
     "inspect",
     "load",
+    "load_request_encoder",
     "open_source",
     "save",
 ]
@@ -53,11 +56,7 @@ def load(
     model), and for one that is damaged, incomplete or does not fit its config; only the mask decoder may be absent.
     Names and shapes are checked before any weights are read.
     """
-    try:
-        device = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {str(device)!r} cannot be used on this computer: {error}") from error
-    return load_source(open_source(path, base), device, dtype)
+    return load_source(open_source(path, base), usable_device(device), dtype)
 
 
 def save(checkpoint: Checkpoint, path: Pathlike, dtype: torch.dtype | None = None) -> None:

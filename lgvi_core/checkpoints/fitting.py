@@ -50,12 +50,12 @@ def empty_unet(source: Source) -> tuple[InflatedUNet, tuple[str, ...]]:
     Raises `InputError` if the source's names or shapes do not fit. A U-Net with a gate needs its mask decoder.
     """
     config, weights = source.unet_config, source.unet
-    unet = _empty(source, "U-Net", lambda: InflatedUNet(config))
+    unet = empty_module(source, "U-Net", lambda: InflatedUNet(config))
     missing = ()
     if config.has_mask_decoder and not config.gate and not any(name.startswith(MASK_DECODER) for name in weights):
         missing = tuple(name for name in unet.state_dict() if name.startswith(MASK_DECODER))
         config = dataclasses.replace(config, mask_decoder_type=None)
-        unet = _empty(source, "U-Net", lambda: InflatedUNet(config))
+        unet = empty_module(source, "U-Net", lambda: InflatedUNet(config))
     check_fit(unet.state_dict(), weights, source, "U-Net")
     return unet, missing
 
@@ -63,7 +63,7 @@ def empty_unet(source: Source) -> tuple[InflatedUNet, tuple[str, ...]]:
 def empty_autoencoder(source: Source) -> nn.Module | None:
     if source.vae_config is None:
         return None
-    vae = _empty(source, "autoencoder", lambda: autoencoder_from_config(source.vae_config))
+    vae = empty_module(source, "autoencoder", lambda: autoencoder_from_config(source.vae_config))
     expected = vae.vae.state_dict() if hasattr(vae, "vae") else {}
     check_fit(expected, source.vae, source, "autoencoder")
     return vae
@@ -77,7 +77,7 @@ def empty_text_encoder(source: Source) -> TextEncoder | None:
             f"{source.path} has a text encoder and no tokenizer: put the folder tokenizer of Stable Diffusion 1.5 "
             "(vocab.json and merges.txt) into it or beside its base"
         )
-    text_encoder = _empty(source, "text encoder", lambda: TextEncoder(source.text_config, source.tokenizer_files))
+    text_encoder = empty_module(source, "text encoder", lambda: TextEncoder(source.text_config, source.tokenizer_files))
     expected = bare_text_names(text_encoder.model.state_dict())
     check_fit(expected, source.text_encoder, source, "text encoder")
     return text_encoder
@@ -158,12 +158,21 @@ def stored_dtype(weights: Weights, device: torch.device) -> torch.dtype:
     return torch.float32 if dtype == torch.float16 and device.type == "cpu" else dtype
 
 
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device with its index; `InputError` if this computer does not have it."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {str(device)!r} cannot be used on this computer: {error}") from error
+
+
 def finite(tensor: Tensor) -> bool:
     """Whether no value is NaN or infinite, without a copy of the tensor."""
     return tensor.numel() == 0 or all(bound.isfinite().item() for bound in tensor.aminmax())
 
 
-def _empty(source: Source, part: str, build):
+def empty_module(source: Source, part: str, build):
+    """What `build` makes, on the meta device; an `InputError` that names the source's `part` if it cannot."""
     try:
         with torch.device("meta"):
             return build()

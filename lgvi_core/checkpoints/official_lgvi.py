@@ -1,4 +1,7 @@
-"""The public LGVI folder: unet, vae, text_encoder, tokenizer and scheduler, as diffusers lays them out."""
+"""The public LGVI folder: unet, vae, text_encoder, tokenizer and scheduler, as diffusers lays them out.
+
+LGVI-I's has a folder llava beside them, which `llava` reads.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from ..sampling.schedulers import SCHEDULERS
 from .checkpoint import SCHEDULER, Source
 from .files import half_downloaded, read_json
 from .fitting import bare_text_names
+from .llava import FILE as LANGUAGE_MODEL
 from .unet_folder import LICENCE, SAMPLING, STEMS, TRAINING, read_unet
 from .weights import Weight, Weights, open_folder
 
@@ -39,6 +43,8 @@ def read(path: Path) -> Source:
     scheduler = names.get(str(source.scheduler_config["_class_name"]), SAMPLING["scheduler"])
     source.training = dict(TRAINING)
     source.sampling = {**SAMPLING, "scheduler": scheduler}
+    if (path / LANGUAGE_MODEL).is_file():
+        source.notes["language model"] = f"{LANGUAGE_MODEL.as_posix()}, read by load_request_encoder over LLaVA-1.5-7B"
     return source
 
 
