@@ -169,6 +169,20 @@ def area(mask: np.ndarray) -> np.ndarray:
     return mask.mean(axis=(1, 2), dtype=np.float64)
 
 
+def track(frames: np.ndarray, mask: np.ndarray, index: int, across_cuts: bool = False):
+    """Follow the mask of one frame through the clip, see `lgvi_core.tracking.track`; needs OpenCV.
+
+    Raises `InputError` where OpenCV is not installed, and for what cannot be tracked.
+    """
+    try:
+        from . import tracking
+    except ModuleNotFoundError as error:
+        if error.name != "cv2":
+            raise
+        raise InputError("tracking a mask needs OpenCV: pip install opencv-python-headless") from error
+    return tracking.track(frames, mask, index, across_cuts)
+
+
 def _distance(frame: np.ndarray, reach: float) -> tuple[tuple[slice, slice], np.ndarray] | None:
     """(box, distance to the mask of each pixel in it), the box being the mask's, `reach` wider; None if it is empty.
 
