@@ -25,33 +25,24 @@ SETTINGS = {
 
 
 class Endless:
-    """A source that draws whatever clip is asked for: `draw(index, frames, height, width, kind)`."""
+    """A source that draws whatever clip is asked for, by `draw(index, frames, height, width, kind)`.
+
+    As a dataset it has clips 0, 1, ... of `seed`; the words belong to the clip as a whole, at the settings' size.
+    """
 
     broken: list[tuple[str, str]] = []
 
-
-class DrawnSource(Endless):
-    """Clips 0, 1, ... of `seed`; the words belong to the clip as a whole, at the settings' length and size."""
-
     def __init__(self, settings: dict, seed: int):
         self.settings, self.seed = settings, seed
-        if min(settings["clips"], settings["frames"]) < 1 or min(settings["height"], settings["width"]) < 32:
-            raise InputError(f"the synthetic domain needs clips and frames from 1 and sides from 32 on, got {settings}")
 
     def __len__(self):
         return self.settings["clips"]
 
-    def draw(self, index: int, frames: int, height: int, width: int, kind: str | None = None) -> Clip:
-        """Any clip of the domain, at any length and size, with all its truth."""
-        ways = {name: self.settings[name] for name in ("augment", "held_out", "hard")}
-        return draw(self.seed, index, frames, height, width, kind=kind, **ways)
-
-    def clip(self, i: int) -> Clip:
+    def clip(self, i: int):
         """The clip with all its truth."""
-        s = self.settings
         if not 0 <= i < len(self):
             raise IndexError(f"clip {i} of {len(self)}")
-        return _drawn(self.seed, i, s["frames"], s["height"], s["width"], s["held_out"], s["hard"], s["augment"])
+        return _drawn(self, i)
 
     def entry(self, i: int) -> Entry:
         s = self.settings
@@ -66,5 +57,19 @@ class DrawnSource(Endless):
 
 
 @lru_cache(maxsize=8)
-def _drawn(seed, i, frames, height, width, held_out, hard, augment) -> Clip:
-    return draw(seed, i, frames, height, width, held_out=held_out, hard=hard, augment=augment)
+def _drawn(source: Endless, i: int):
+    return source.draw(i, *(source.settings[name] for name in ("frames", "height", "width")))
+
+
+class DrawnSource(Endless):
+    """Clips of `synthetic.draw`."""
+
+    def __init__(self, settings: dict, seed: int):
+        super().__init__(settings, seed)
+        if min(settings["clips"], settings["frames"]) < 1 or min(settings["height"], settings["width"]) < 32:
+            raise InputError(f"the synthetic domain needs clips and frames from 1 and sides from 32 on, got {settings}")
+
+    def draw(self, index: int, frames: int, height: int, width: int, kind: str | None = None) -> Clip:
+        """Any clip of the domain, at any length and size, with all its truth."""
+        ways = {name: self.settings[name] for name in ("augment", "held_out", "hard")}
+        return draw(self.seed, index, frames, height, width, kind=kind, **ways)

@@ -12,12 +12,9 @@ outline   pixels of a dark line around every object (0.0)
 
 from __future__ import annotations
 
-import numpy as np
-
 from lgvi_core.errors import InputError
 
 from .drawn import Endless
-from .entries import Entry, Sample
 from .synthetic_fill import KINDS, REGIONS, TASKS, FillClip, draw_fill
 
 SETTINGS = {
@@ -27,37 +24,17 @@ SETTINGS = {
 
 
 class FillSource(Endless):
-    """Clips 0, 1, ... of `seed`, see `synthetic_fill.draw_fill`. `clean` is the truth, `mask` the region to fill."""
+    """Clips of `synthetic_fill.draw_fill`. `clean` is the truth, `mask` the region to fill."""
 
     def __init__(self, settings: dict, seed: int):
-        self.settings, self.seed = settings, seed
+        super().__init__(settings, seed)
         if settings["clips"] < 1:
             raise InputError(f"the fill domain needs clips from 1 on, got {settings['clips']}")
         self._ways = {name: settings[name] for name in ("held_out", "kinds", "tasks", "regions", "variety", "outline")}
         self.clip(0)  # checks the settings
-
-    def __len__(self):
-        return self.settings["clips"]
 
     def draw(self, index: int, frames: int, height: int, width: int, kind: str | None = None) -> FillClip:
         """Any clip of the domain, at any length and size, with all its truth."""
         if kind is not None:
             raise InputError(f"the fill domain has no kind {kind!r} of batch; give `tasks` and `kinds` as its settings")
         return draw_fill(self.seed, index, frames, height, width, **self._ways)
-
-    def clip(self, i: int) -> FillClip:
-        """The clip with all its truth."""
-        if not 0 <= i < len(self):
-            raise IndexError(f"clip {i} of {len(self)}")
-        return self.draw(i, *(self.settings[name] for name in ("frames", "height", "width")))
-
-    def entry(self, i: int) -> Entry:
-        s = self.settings
-        return Entry(f"{i:06d}", s["frames"], s["height"], s["width"], (self.clip(i).caption,))
-
-    def load(self, i: int, frames: list[int], height: int, width: int) -> Sample:
-        s = self.settings
-        if (height, width) != (s["height"], s["width"]):
-            raise InputError(f"drawn clips are {s['width']}x{s['height']} here, not {width}x{height}")
-        clip = self.clip(i)
-        return Sample(*(np.ascontiguousarray(part[frames]) for part in (clip.frames, clip.clean, clip.mask)))

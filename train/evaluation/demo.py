@@ -9,6 +9,7 @@ import argparse
 import math
 import platform
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +69,10 @@ def measure(clip: Clip, output: np.ndarray, found: np.ndarray | None = None, raw
     return row
 
 
-def mean(rows: list[dict]) -> dict:
-    """Column means; infinite PSNR (identical frames) is left out and counted."""
+def mean(rows: list[dict], columns: Iterable[str]) -> dict:
+    """Means of the columns; infinite PSNR (identical frames) is left out and counted."""
     result = {}
-    for name in COLUMNS:
+    for name in columns:
         values = [float(row[name]) for row in rows if name in row]
         finite = [value for value in values if math.isfinite(value)]
         if values:
@@ -116,7 +117,7 @@ def evaluate(checkpoint, clips: int, frames: int, pixels: int, seed: int, hard: 
         "size": [pixels, pixels],
         "seed": seed,
         "set": "hard" if hard else "normal",
-        "rows": {name: mean(values) for name, values in rows.items()},
+        "rows": {name: mean(values, COLUMNS) for name, values in rows.items()},
         "still_background": {
             "clips": len(together),
             "psnr_mask_together": round(float(np.mean(together)), 3) if together else None,

@@ -28,7 +28,7 @@ from ..data.synthetic_fill import REGIONS, FillClip, draw_fill
 from ..data.synthetic_objects import RADIUS, RGB
 from ..data.synthetic_words import COLORS, SIZES
 from . import fill_judge, sheet
-from .demo import mean_colour
+from .demo import mean, mean_colour
 from .files import write_json, write_text
 from .fill_checkpoint import of_checkpoint
 from .fill_outline import dark_rim, thing_in
@@ -104,19 +104,6 @@ def psnr_steps(frames: np.ndarray, clip: FillClip) -> float:
     return psnr(crops[1:], crops[:-1])
 
 
-def mean(rows: list[dict]) -> dict[str, float | int | None]:
-    """Column means; identical frames (infinite PSNR) are left out and counted."""
-    result = {}
-    for name in COLUMNS:
-        values = [float(row[name]) for row in rows if name in row]
-        finite = [value for value in values if math.isfinite(value)]
-        if values:
-            result[name] = round(float(np.mean(finite)), 4) if finite else None
-        if len(finite) < len(values):
-            result[f"{name}_identical"] = len(values) - len(finite)
-    return result
-
-
 # Trivial baselines
 
 
@@ -178,7 +165,7 @@ def evaluate(methods: dict[str, Fill], clips: int = 300, frames: int = 8, pixels
         "clips": clips, "frames": frames, "size": [pixels, pixels], "seed": seed,
         "judge": fill_judge.accuracy(),
         "targets": {name: column.target for name, column in COLUMNS.items() if column.target is not None},
-        "rows": {name: mean(values) for name, values in rows.items()},
+        "rows": {name: mean(values, COLUMNS) for name, values in rows.items()},
     }, rows  # fmt: skip
 
 
