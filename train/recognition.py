@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lgvi_core.models import InflatedUNet
 
-from .data.labels import LOOKS, MENTIONS, PLACES
+from .data.labels import LOOKS, MENTIONS, PLACES, UNKNOWN
 
 WIDTH = 128
 FLAG_WEIGHT = 3.0  # of what is true or false of an object, beside its looks
@@ -90,7 +90,7 @@ class Recognition(nn.Module):
             for head, output in zip(self.heads, outputs):
                 logits = head(output, owners.shape[-1])[seen.flatten(0, 1)].split(self.parts, dim=1)
                 for i in range(len(LOOKS)):
-                    wrong = F.cross_entropy(logits[i], looks[:, i], reduction="none")
+                    wrong = F.cross_entropy(logits[i], looks[:, i], ignore_index=UNKNOWN, reduction="none")
                     total = total + mean_by_clip(wrong[:, None], looks[:, i : i + 1] >= 0, clip, len(owners))
                 for logit, flag in zip(logits[len(LOOKS) :], flags):
                     wrong = F.binary_cross_entropy_with_logits(logit, flag.clamp(min=0).float(), reduction="none")

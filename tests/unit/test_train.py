@@ -208,7 +208,7 @@ def test_the_command_line_reports_a_mistake_with_exit_code_2(tmp_path):
 
 def test_labels_say_what_each_object_is_and_where_it_stands():
     clip = draw(3, 1, 4, augment=True, kind="position")
-    owners, facts = labels.owners(clip, 16), labels.facts(clip)
+    owners, facts = labels.owners(clip.object_masks, 16), labels.facts(clip)
     assert owners.shape == (4, 16, 16) and set(np.unique(owners)) == {labels.UNKNOWN, *range(len(clip.objects))}
     for i, drawn in enumerate(clip.objects):
         shape, color, size = facts[i, :3]

@@ -8,6 +8,7 @@ import re
 import numpy as np
 
 from .synthetic import MARGIN, Clip
+from .synthetic_fill import FillClip
 from .synthetic_words import ADJECTIVES, BEFORE_NOUN, COLORS, NOUNS, SHAPES, SIZES
 
 MAX_OBJECTS = 4
@@ -24,13 +25,24 @@ WORDS = {
 UNKNOWN = -1
 
 
-def owners(clip: Clip, cells: int) -> np.ndarray:
+def of(clip: Clip | FillClip, cells: int) -> dict[str, np.ndarray]:
+    """The `owners`, `facts` and `mentions` of a drawn clip; of one to fill they tell what is asked for."""
+    fills = isinstance(clip, FillClip)
+    return {
+        "owners": owners(clip.object_mask[None] if fills else clip.object_masks, cells),
+        "facts": asked(clip) if fills else facts(clip),
+        "mentions": mentions(clip.sentence),
+    }
+
+
+def owners(object_masks: np.ndarray, cells: int) -> np.ndarray:
     """The object that stands in each of `cells` x `cells` cells of each frame, int8 (T, cells, cells).
 
-    A cell belongs to the object that covers most of it, if that is 30 % at least, else to `UNKNOWN`.
+    object_masks: bool (N, T, H, W). A cell belongs to the object that covers most of it, if that is 30 % at least, else
+    to `UNKNOWN`.
     """
-    count, frames, height, width = clip.object_masks.shape
-    cover = clip.object_masks.reshape(count, frames, cells, height // cells, cells, width // cells).mean((3, 5))
+    count, frames, height, width = object_masks.shape
+    cover = object_masks.reshape(count, frames, cells, height // cells, cells, width // cells).mean((3, 5))
     return np.where(cover.max(0) < 0.3, UNKNOWN, cover.argmax(0)).astype(np.int8)
 
 
@@ -38,6 +50,14 @@ def mentions(sentence: str) -> np.ndarray:
     """Which of `MENTIONS` a sentence names, bool (len(MENTIONS),)."""
     named = {WORDS.get(word) for word in re.findall(r"[a-z]+(?:-[a-z]+)?", sentence.lower())}
     return np.array([name in named for name in MENTIONS])
+
+
+def asked(clip: FillClip) -> np.ndarray:
+    """The looks that a caption asks for, of object 0, as `facts`; all else `UNKNOWN`."""
+    labels = np.full((MAX_OBJECTS, FACTS), UNKNOWN, np.int8)
+    for i, (values, said) in enumerate(zip(LOOKS.values(), clip.asked or ())):
+        labels[0, i] = UNKNOWN if said is None else values.index(said)
+    return labels
 
 
 def facts(clip: Clip) -> np.ndarray:

@@ -22,6 +22,7 @@ from .plan import CLIPS_PER_STEP, SAMPLE, Pass, Plan
 from .sources import FileSource, Key
 from .words import mirrored
 
+DRAWN = ("synthetic", "synthetic_fill")  # kinds of data whose clips come with labels
 __all__ = ["CLIPS_PER_STEP", "Clips", "Passes", "loader"]
 
 
@@ -40,9 +41,9 @@ def loader(config: TrainConfig, start: int, rank: int = 0, world: int = 1, pin: 
     for i, batch in enumerate(config.batches):
         if batch.size % world:
             raise InputError(f"batches[{i}].size is {batch.size}; {world} processes must divide it")
-        if config.recognition.blocks and config.data[batch.data].get("kind") != "synthetic":
+        if config.recognition.blocks and config.data[batch.data].get("kind") not in DRAWN:
             raise InputError(
-                f"recognition.blocks needs the synthetic domain alone, batches[{i}] is of data.{batch.data}: set "
+                f"recognition.blocks needs drawn clips alone, batches[{i}] is of data.{batch.data}: set "
                 "recognition.blocks=[]"
             )
     plan = Plan(config)
@@ -92,9 +93,7 @@ class Clips(Dataset):
         sample = {"positions": position, "name": f"{batch.data}:{index}", "sentence": clip.sentence}
         sample |= {name: getattr(clip, name) for name in ("frames", "clean", "mask")}
         if self.config.recognition.blocks:
-            sample["owners"] = labels.owners(clip, self.config.recognition.cells)
-            sample["facts"] = labels.facts(clip)
-            sample["mentions"] = labels.mentions(clip.sentence)
+            sample |= labels.of(clip, self.config.recognition.cells)
         return sample
 
     def _read(self, source: FileSource, wanted: Pass) -> tuple[list[dict], list[tuple[str, str]]]:
