@@ -91,6 +91,25 @@ class Dropout:
 
 
 @dataclass(frozen=True)
+class Keyframes:
+    """Which clips of a model that fills are given frames as they should become, with nothing to fill there.
+
+    With `probability` a clip of several frames is: its first (VIVID, arXiv 2411.15260, section 4.3), or with `anywhere`
+    one to `most` of its frames, never all.
+    """
+
+    probability: float = 0.0
+    anywhere: bool = False
+    most: int = 2
+
+    def __post_init__(self):
+        if not 0 <= self.probability <= 1:
+            raise InputError(f"keyframes.probability is {self.probability}; it is a share between 0 and 1")
+        if self.most < 1:
+            raise InputError(f"keyframes.most is {self.most}; it must be at least 1")
+
+
+@dataclass(frozen=True)
 class Recognition:
     """The auxiliary task of `train.recognition`: heads on `blocks`, their loss times `weight`; none without blocks."""
 
@@ -209,6 +228,7 @@ class TrainConfig:
     ema_decay: float | None = 0.999
     loss: LossWeights = field(default_factory=LossWeights)
     dropout: Dropout = field(default_factory=Dropout)
+    keyframes: Keyframes = field(default_factory=Keyframes)
     recognition: Recognition = field(default_factory=Recognition)
     noisiest: float = 0.0  # share of the samples at the last timestep; the rest is uniform
     precision: str = "fp32"  # or "bf16", "fp16"

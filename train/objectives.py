@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lgvi_core.errors import InputError
 from lgvi_core.models import UNetConfig
 
-from .config import TrainConfig
+from .config import Keyframes, TrainConfig
 from .data.cache import Cache
 
 MASK_PARTS = ("mask", "dice", "inside", "decibel")  # what needs a mask, found by the decoder or given
@@ -64,8 +64,8 @@ class Objective:
         tensors = ("frames", "clean", "mask", "owners", "facts", "mentions")
         batch = {k: v.to(self.device, non_blocking=True) if k in tensors else v for k, v in batch.items()}
         if self.fills:
-            hole = batch["mask"][..., None]
-            batch["frames"] = torch.where(hole, MIDDLE_GREY, batch["frames"].float())
+            given = draw_keyframes(draws, batch["mask"].shape[1], config.keyframes).to(self.device)
+            batch |= masked_video(batch, given)
         condition, clean = self.cache.latents(batch, draws)
         timesteps = draw_timesteps(draws, len(self.alphas), config.noisiest).to(self.device)
         no_text, no_video = (drop.to(self.device) for drop in draw_dropout(draws, config.dropout))
@@ -133,6 +133,8 @@ def check_losses(config: TrainConfig, unet: UNetConfig) -> list[str]:
     undecoded = [name for name in used if not unet.is_inpainting or name in ("mask", "dice")]
     if undecoded and not unet.has_mask_decoder:
         raise InputError(f"loss.{undecoded[0]} is not 0, but this U-Net has no mask decoder: set it to 0")
+    if config.keyframes.probability and not unet.is_inpainting:
+        raise InputError("keyframes are for a U-Net that fills, this one removes: set keyframes.probability=0")
     if unet.is_inpainting and (config.cache or config.dropout.video):
         raise InputError("a U-Net that fills is given another masked video each time: set cache=null dropout.video=0")
     if {"inside", "decibel"} & set(used) and unet.out_channels % unet.mask_upscale**2:
@@ -156,6 +158,28 @@ def draw_timesteps(draws: list[torch.Generator], total: int, noisiest: float) ->
     uniform = torch.cat([torch.randint(total, (1,), generator=g) for g in draws])
     chance = torch.cat([torch.rand(1, generator=g) for g in draws])
     return torch.where(chance < noisiest, total - 1, uniform)
+
+
+def draw_keyframes(draws: list[torch.Generator], frames: int, keyframes: Keyframes) -> Tensor:
+    """Which frames are given as they should become, bool (B, T)."""
+    given = torch.zeros(len(draws), frames, dtype=torch.bool)
+    if not keyframes.probability or frames == 1:
+        return given
+    for row, g in zip(given, draws):
+        if torch.rand(1, generator=g) < keyframes.probability:
+            count = 1 + int(torch.randint(min(keyframes.most, frames - 1), (1,), generator=g))
+            row[torch.randperm(frames, generator=g)[:count] if keyframes.anywhere else 0] = True
+    return given
+
+
+def masked_video(batch: dict, given: Tensor) -> dict[str, Tensor]:
+    """The `frames` that a model that fills is shown, float, and its `mask`: grey where the mask is.
+
+    given: bool (B, T), frames that are shown as they should become, without a mask.
+    """
+    mask = batch["mask"] & ~given[..., None, None]
+    frames = torch.where(given[..., None, None, None], batch["clean"], batch["frames"]).float()
+    return {"frames": torch.where(mask[..., None], MIDDLE_GREY, frames), "mask": mask}
 
 
 def draw_dropout(draws: list[torch.Generator], drop) -> tuple[Tensor, Tensor]:

@@ -74,6 +74,17 @@ def test_recognition_gets_its_labels_and_asks_for_drawn_clips(folder):
         passes(config([{**FILES, "size": 2}], triplets(folder), unet=unet, recognition=recognition))
 
 
+def test_a_clip_to_fill_tells_what_is_asked_for_and_where():
+    recognition = {"blocks": ["up_blocks.1"], "cells": 8}
+    fill = {"fill": {"kind": "synthetic_fill", "kinds": {"instance": 1}, "tasks": {"add": 1}}}
+    unet = {"block_out_channels": [8, 8, 8, 8]}
+    (batch,) = passes(config([{**DRAWN, "data": "fill", "size": 4}], fill, steps=1, unet=unet, recognition=recognition))
+    assert (batch["owners"].amax((1, 2, 3)) == 0).all()
+    looks, rest = batch["facts"][:, 0, :3], batch["facts"][:, 0, 3:]
+    assert ((looks >= 0).sum(1) == batch["mentions"].sum(1)).all() and (looks >= 0).any()
+    assert (rest == -1).all() and (batch["facts"][:, 1:] == -1).all()
+
+
 MIXED = [{**FILES, "size": 4, "share": 2.0}, {**DRAWN, "size": 2}]
 
 

@@ -14,7 +14,7 @@ from train.data.labels import mentions
 from train.data.mixing import CLIPS_PER_STEP, loader
 from train.data.regions import boxes_of
 from train.data.synthetic import draw
-from train.data.synthetic_fill import REGIONS, FillClip, draw_fill
+from train.data.synthetic_fill import DEFAULT, REGIONS, FillClip, draw_fill
 from train.data.synthetic_fill_source import SETTINGS, FillSource
 from train.data.synthetic_words import COLORS, SHAPES, SIZES
 
@@ -210,3 +210,14 @@ def test_training_sees_the_clips_of_its_step_and_place_whatever_the_processes():
     assert one["sentence"][1] == clip.caption and np.array_equal(one["clean"][1], clip.clean)
     other = next(iter(loader(config, 2, rank=1, world=2)))
     assert np.array_equal(other["mask"][0], clip.mask) and other["positions"].tolist() == [1]
+
+
+def test_what_is_settled_leaves_nothing_to_chance():
+    clips = [draw_fill(6, i, 3, kinds=INSTANCE, tasks={"replace": 1, "add": 1}, settled=True) for i in range(60)]
+    for clip in clips:
+        expected = tuple(default if said is None else said for said, default in zip(clip.asked, DEFAULT))
+        assert clip.look == expected and not (clip.object_mask & ~clip.mask).any()
+        beside = boxes_of(clip.object_mask) - boxes_of(clip.mask)
+        middle = beside[:, :2] + beside[:, 2:] / 2
+        assert np.abs(np.median(middle, axis=0)).max() <= 1
+    assert {name for clip in clips for name in clip.look} >= {"cross", "blue", "small"}

@@ -9,15 +9,17 @@ from tiny_training import tiny
 
 from lgvi_core.errors import InputError
 from train import model
-from train.config import Dropout, LossWeights
+from train.config import Dropout, Keyframes, LossWeights
 from train.data import mixing
 from train.objectives import (
     Objective,
     add_noise,
     draw_dropout,
+    draw_keyframes,
     draw_timesteps,
     generators,
     mask_losses,
+    masked_video,
     min_snr,
     target,
 )
@@ -162,3 +164,27 @@ def test_recognition_teaches_the_blocks_it_watches_and_no_others():
 def test_recognition_refuses_a_block_that_is_not_there(block):
     with pytest.raises(InputError, match="recognition.blocks names"):
         tiny("unused", f"recognition.blocks=[{block}]")
+
+
+def test_keyframes_are_the_first_or_any_but_never_all():
+    draws = generators(0, 0, torch.arange(2000))
+    first_frame = draw_keyframes(draws, 3, Keyframes(0.5))
+    assert abs(first_frame[:, 0].float().mean() - 0.5) < 0.05 and not first_frame[:, 1:].any()
+    anywhere = draw_keyframes(draws, 3, Keyframes(1.0, anywhere=True, most=5))
+    assert set(anywhere.sum(1).tolist()) == {1, 2} and anywhere.float().mean(0).std() < 0.03
+    assert not draw_keyframes(draws, 1, Keyframes(1.0)).any()
+
+
+def test_keyframes_are_shown_as_they_should_become_and_nothing_is_to_be_filled_there():
+    frames, clean = torch.zeros(1, 2, 4, 4, 3, dtype=torch.uint8), torch.full((1, 2, 4, 4, 3), 9, dtype=torch.uint8)
+    mask = torch.zeros(1, 2, 4, 4, dtype=torch.bool)
+    mask[..., :2] = True
+    shown = masked_video({"frames": frames, "clean": clean, "mask": mask}, torch.tensor([[True, False]]))
+    assert (shown["frames"][:, 0] == 9).all() and not shown["mask"][:, 0].any()
+    assert (shown["frames"][:, 1, :, :2] == 127.5).all() and (shown["frames"][:, 1, :, 2:] == 0).all()
+    assert torch.equal(shown["mask"][:, 1], mask[:, 1])
+
+
+def test_keyframes_are_refused_by_what_removes():
+    with pytest.raises(InputError, match="keyframes"):
+        losses_of(tiny("unused", "keyframes.probability=0.5"), None)

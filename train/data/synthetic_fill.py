@@ -5,7 +5,7 @@ The region moves with what stands in it. Lengths are pixels of a frame of 64 and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,16 +14,17 @@ from lgvi_core import masks
 from lgvi_core.errors import InputError
 
 from . import synthetic_fill_words as words
-from .regions import moving_box, random_shape, shaped
+from .regions import boxes_of, moving_box, random_shape, shaped
 from .synthetic import quantise, seen
 from .synthetic_objects import DrawnObject, any_of, body, extent, patches, paths
 from .synthetic_textures import draw_background
-from .synthetic_words import COLORS, SHAPES, SIZES, Look, pick
+from .synthetic_words import COLORS, MASKS, SHAPES, SIZES, Look, check_weights, pick
 
 KINDS = {"instance": 0.7, "random": 0.2, "no_text": 0.1}  # CoCoCo (arXiv 2403.12035), section "Data"
 TASKS = {"keep": 0.3, "replace": 0.25, "add": 0.2, "delete": 0.25}  # VIVID: three of four samples ask for something
 REGIONS = {"exact": 1, "expand": 2, "hull": 1, "box": 1, "hull_expand": 1, "box_expand": 1, "random": 3}
 EXPAND = 4.0  # most pixels by which a region grows beyond what it has to cover
+DEFAULT = ("circle", "red", "large")  # what a caption leaves open, in clips that are settled
 STREAM = 2  # apart from the clips of `synthetic.draw`
 
 
@@ -50,7 +51,7 @@ class FillClip:
 
 def draw_fill(seed: int, index: int, frames: int = 8, height: int = 64, width: int = 64, held_out: bool = False,
               kinds: dict = KINDS, tasks: dict = TASKS, regions: dict = REGIONS, variety: float = 1.0,
-              outline: float = 0.0) -> FillClip:
+              outline: float = 0.0, settled: bool = False) -> FillClip:
     """Draw clip `index` of the set that `seed` and `held_out` name; the same arguments give the same bytes.
 
     One to three objects stand apart; one of them, or a place where none stands, is the region. Tasks, by weight: "keep"
@@ -60,7 +61,9 @@ def draw_fill(seed: int, index: int, frames: int = 8, height: int = 64, width: i
 
     Kinds of clip, by weight: "instance" is all of the above; "random" has a region anywhere, a caption of the whole
     clip and the clip itself as truth; "no_text" has an empty caption. `variety`, from 0 to 1, is how much things asked
-    for differ among those of the same look. `outline` is as in `synthetic.draw`.
+    for differ among those of the same look. With `settled` a caption that names something leaves nothing to chance: the
+    rest of the look is that of `DEFAULT`, and it stands in the middle of the region. `outline` is as in
+    `synthetic.draw`.
 
     Raises `InputError` for what cannot be drawn.
     """
@@ -71,8 +74,9 @@ def draw_fill(seed: int, index: int, frames: int = 8, height: int = 64, width: i
     kind = pick(rng, kinds)
     task = "random" if kind == "random" else pick(rng, tasks)
     region = "random" if kind == "random" else _region(rng, regions, task)
+    settled = settled and kind == "instance"
     while True:
-        scene = _scene(rng, size, scale, task, variety, outline * scale)
+        scene = _scene(rng, size, scale, task, variety, outline * scale, settled)
         if scene is None:
             continue
         before, after, shown = scene.before, scene.after, scene.shown
@@ -81,6 +85,10 @@ def draw_fill(seed: int, index: int, frames: int = 8, height: int = 64, width: i
             mask = random_shape(rng, moving_box(rng, *size), height, width)
             break
         mask = _mask(rng, before, after, region, size, scale)
+        if settled and after is not None:
+            after = _in_the_middle(after, mask)
+            if (_reach([after], size) & ~mask).any():
+                continue
         if not (mask & others).any():
             break
 
@@ -108,8 +116,7 @@ def _check(seed, index, frames, height, width, variety, **weights) -> None:
     if not 0 <= variety <= 1:
         raise InputError(f"variety is {variety}; it must be from 0 to 1")
     for (name, given), known in zip(weights.items(), (KINDS, TASKS, REGIONS)):
-        if not given.keys() <= known.keys() or min(given.values(), default=-1) < 0 or sum(given.values()) <= 0:
-            raise InputError(f"{name} is {given}; give weights, not all 0, of some of {', '.join(known)}")
+        check_weights(name, given, known)
 
 
 # The scene: what stood in the region, what is asked for there, and the rest. The two stand on the same path.
@@ -121,6 +128,7 @@ class _Scene:
     shown: bool  # whether what gives the region its shape stood there
     after: DrawnObject | None
     others: tuple[DrawnObject, ...]
+    said: tuple[bool, ...] | None  # which of the look the caption names, where that is settled
 
 
 class _Steady:
@@ -133,13 +141,15 @@ class _Steady:
         return 0.5 + self.variety * (self.rng.random(*size) - 0.5)
 
 
-def _scene(rng, size, scale, task, variety, outline) -> _Scene | None:
+def _scene(rng, size, scale, task, variety, outline, settled) -> _Scene | None:
     """None where no place was found for what was drawn."""
     frames, height, width = size
     count = int(rng.integers(3))
     looks = [_look(rng) for _ in range(2 + count)]
+    said = pick(rng, MASKS) if settled else None
+    looks[1] = _as_settled(looks[1], said)
     while task == "replace" and any(a == b for a, b in zip(looks[0][:2], looks[1][:2])):
-        looks[1] = _look(rng)
+        looks[0 if settled else 1] = _look(rng)  # another than the settled one
     bodies = [body(rng, *looks[0], scale, False), body(_Steady(rng, variety), *looks[1], scale, False)]
     bodies += [body(rng, *look, scale, False) for look in looks[2:]]
     if task in ("keep", "random"):
@@ -156,7 +166,18 @@ def _scene(rng, size, scale, task, variety, outline) -> _Scene | None:
         for made, start, velocity in zip(bodies, starts, velocities)
     )
     shown = task in ("keep", "replace", "random") or (task == "delete" and rng.random() < 0.7)
-    return _Scene(before, shown, None if task == "delete" else after, tuple(others))
+    return _Scene(before, shown, None if task == "delete" else after, tuple(others), said)
+
+
+def _as_settled(look: Look, said: tuple[bool, ...] | None) -> Look:
+    return look if said is None else tuple(a if named else b for a, b, named in zip(look, DEFAULT, said))
+
+
+def _in_the_middle(after: DrawnObject, mask: np.ndarray) -> DrawnObject:
+    """The object moved so that it stands in the middle of the region's box, in most frames."""
+    boxes = boxes_of(mask)
+    beside = np.median(boxes[:, :2] + boxes[:, 2:] / 2 - after.centers(len(mask)), axis=0)
+    return replace(after, start=tuple((np.array(after.start) + beside).tolist()))
 
 
 def _look(rng) -> Look:
@@ -170,7 +191,8 @@ def _words(rng, scene: _Scene, kind: str) -> tuple[Look | None, str]:
         return None, ""
     if scene.after is None:
         return None, words.nothing(rng)
-    asked = words.named(rng, (scene.after.shape, scene.after.color, scene.after.size))
+    look = scene.after.shape, scene.after.color, scene.after.size
+    asked = words.named(rng, look) if scene.said is None else words.of(look, scene.said)
     return asked, words.thing(rng, asked)
 
 

@@ -7,6 +7,7 @@ held_out  textures that training leaves out (false)
 kinds, tasks, regions  weights of kinds of clip, of what is asked for, and of shapes of the region: {name: weight}, the
           names and their usual weights are `KINDS`, `TASKS` and `REGIONS` of `synthetic_fill`
 variety   from 0 to 1, how much things asked for differ among those of the same look (1.0)
+settled   what captions and regions leave open is always the same (false)
 outline   pixels of a dark line around every object (0.0)
 """
 
@@ -19,7 +20,7 @@ from .synthetic_fill import KINDS, REGIONS, TASKS, FillClip, draw_fill
 
 SETTINGS = {
     "clips": 1000, "frames": 8, "height": 64, "width": 64, "held_out": False, "kinds": KINDS, "tasks": TASKS,
-    "regions": REGIONS, "variety": 1.0, "outline": 0.0,
+    "regions": REGIONS, "variety": 1.0, "settled": False, "outline": 0.0,
 }  # fmt: skip
 
 
@@ -30,7 +31,7 @@ class FillSource(Endless):
         super().__init__(settings, seed)
         if settings["clips"] < 1:
             raise InputError(f"the fill domain needs clips from 1 on, got {settings['clips']}")
-        self._ways = {name: settings[name] for name in ("held_out", "kinds", "tasks", "regions", "variety", "outline")}
+        self._ways = {name: settings[name] for name in ("held_out", "kinds", "tasks", "regions", "variety", "settled", "outline")}
         self.clip(0)  # checks the settings
 
     def draw(self, index: int, frames: int, height: int, width: int, kind: str | None = None) -> FillClip:

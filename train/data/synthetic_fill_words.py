@@ -26,7 +26,12 @@ SCENE = "a clip of {things}"
 
 def named(rng: np.random.Generator, look: Look) -> Look:
     """The part of a look that a caption says: one to three of its attributes."""
-    return tuple(value if said else None for value, said in zip(look, pick(rng, MASKS)))
+    return of(look, pick(rng, MASKS))
+
+
+def of(look: Look, said: Sequence[bool]) -> Look:
+    """A look without what is not said of it."""
+    return tuple(value if named else None for value, named in zip(look, said))
 
 
 def thing(rng: np.random.Generator, look: Look) -> str:
