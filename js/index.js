@@ -7,6 +7,7 @@ import { regionView } from "./region.js";
 
 const VIEWS = {
   LGVIVideoInpaintSampler: { lgvi_compare: compareView },
+  LGVIKeyframePropagate: { lgvi_compare: compareView },
   LGVIMaskDecoderPreview: { lgvi_mask: maskView, lgvi_region: regionView },
   LGVIRequestToPrompt: { lgvi_chat: chatView, lgvi_region: regionView },
 };

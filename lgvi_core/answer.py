@@ -1,7 +1,8 @@
 """What a language model answered: the removal prompt, the words to the user, a region, whether the request is met.
 
 A model puts the prompt between `{{prompt}}` and `{{/prompt}}` (LGVI-I's way; its paper writes <PROMPT>), or answers
-with <Module>, <Instruction> and <Region> (Vitron's). Models forget, repeat and decorate tags, so everything is read.
+with <Module>, <Instruction> and <Region> (Vitron's). In place of a prompt, one of `MARKS` says why there is none.
+Models forget, repeat and decorate tags, so everything is read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from .errors import InputError
 from .region import Region, check_box
-from .wording import read
+from .wording import Reading, read
 
 OPEN, CLOSE = "{{prompt}}", "{{/prompt}}"
 MODULES = {  # Vitron's letters; the names of those that cannot end in something removed begin with "other: "
@@ -31,11 +32,28 @@ KEYS = {  # how models name the parts of an answer in JSON
     "prompt": ("prompt", "removal_prompt", "instruction"),
     "region": ("region", "box", "bbox"),
 }
+MARKS = {"ask": "{{ask}}", "absent": "{{absent}}", "not a removal": "{{other}}"}  # in an answer, by `Answer.kind`
+NOT_A_REMOVAL = ("add", "change", "medium", "mixed", "question", "restore")  # kinds of a `Reading`
 SILENT = "The model gave no answer in words."
+CUT_OFF = "(The answer was cut off before its end; ask again, in fewer words.)"
 TAG = re.compile(
     r"\{{1,3}\s{0,9}(/?)\s{0,9}(prompt)\s{0,9}\}{1,3}|[<\[]\s{0,9}(/?)\s{0,9}(prompt|module|instruction|region)\s{0,9}[>\]]",
     re.IGNORECASE,
 )
+MARK = re.compile(r"(?:\{{1,3}|[<\[])\s{0,9}(ask|absent|other)\s{0,9}(?:\}{1,3}|[>\]])", re.IGNORECASE)
+ONLY_REMOVES = re.compile(
+    r"\bonly (?:able to |capable of )?remov(?:e|ing)\b|\b(?:cannot|can't|can not|unable to) "
+    r"(?:add|replace|change|insert|put|alter|recolou?r|move|resize|bring)\b|\bnot a removal\b",
+    re.IGNORECASE,
+)
+SEES_NONE = re.compile(
+    r"\bthere (?:is|are|was|were) (?:no|not|none)\b|\bthere (?:isn't|aren't)\b|\b(?:i|we) (?:can )?see no\b"
+    r"|\b(?:do not|don't|cannot|can't|can not|could not|couldn't) (?:see|find|spot) (?:a|an|any|the|that|such|it)\b"
+    r"|\b(?:is|are) (?:not|nowhere) (?:visible |present |shown )?(?:in|on) (?:the|this) "
+    r"(?:picture|video|frame|image|scene)\b",
+    re.IGNORECASE,
+)
+FOREIGN = re.compile(r"\b(?:el|la|los|las|le|les|der|das|den|een|het|une|uma|os|gli)\b", re.IGNORECASE)
 THOUGHTS = re.compile(r"<(think|thinking|thought|reasoning)\b[^<>]*>(?:.*?</\1\s*>|.*)", re.IGNORECASE | re.DOTALL)
 THOUGHT_TAG = re.compile(r"</?(?:think|thinking|thought|reasoning)\s{0,9}>", re.IGNORECASE)
 MARKUP = re.compile(
@@ -53,34 +71,45 @@ class Answer:
     """What becomes of a request.
 
     prompt: what to remove, in words for the U-Net; empty unless `met`. response: what the user reads, never empty.
-    region: where, if stated. met: whether there is something to remove. module: what Vitron would call, if stated.
+    region: where, if stated. kind: "remove", or why nothing is removed: "ask" (it is not clear what), "absent" (it is
+    not in the picture), "not a removal". module: what Vitron would call, if stated.
     """
 
     prompt: str
     response: str
     region: Region | None = None
-    met: bool = False
+    kind: str = "ask"
     module: str = ""
 
+    @property
+    def met(self) -> bool:
+        """Whether there is something to remove."""
+        return self.kind == "remove"
 
-def parse(answer: str) -> Answer:
+
+def parse(answer: str, ended: bool = True) -> Answer:
     """Read whatever a language model wrote; never an exception.
 
     The last pair of tags counts; one that is not closed ends with its line. Without a pair the whole answer counts if
-    it is itself a direct request. What then asks for no removal is not met: its prompt is empty.
+    it is itself a direct request. What then asks for no removal, or has one of `MARKS`, is not met: its prompt is
+    empty. ended: False where the model was cut off, so that only a prompt that is closed counts.
     """
     spoken = MARKUP.sub("", _spoken(answer))
     text = _unwrapped(spoken)
     visible, tagged = split_tags(text)
     said = tagged["prompt"] or tagged["instruction"]
-    reading = read(said[-1] if said else visible)
+    reading = _named(said[-1]) if said else read(visible)
     module = _module(tagged["module"][-1]) if tagged["module"] else ""
     direct = bool(said) or (reading.kind != "thing" and "?" not in visible)
-    met = bool(reading.prompt) and direct and not module.startswith("other: ")
-    prompt = reading.prompt if met else ""
+    whole = ended or _is_closed(text)
+    if reading.prompt and direct and whole and not module.startswith("other: ") and not MARK.search(text):
+        kind, prompt = "remove", reading.prompt
+    else:
+        kind, prompt = _why_not(text, visible, reading.kind, module), ""
     region, note = _region(tagged["region"][-1]) if tagged["region"] else (None, "")
-    response = visible or (f"I will {prompt}." if met else text == spoken and _bare(answer) or SILENT)
-    return Answer(prompt, f"{response} {note}".strip(), region, met, module.removeprefix("other: "))
+    response = visible or (f"I will {prompt}." if prompt else text == spoken and _bare(answer) or SILENT)
+    notes = [response, note, "" if whole else CUT_OFF]
+    return Answer(prompt, " ".join(filter(None, notes)), region, kind, module.removeprefix("other: "))
 
 
 def split_tags(text: str) -> tuple[str, dict[str, list[str]]]:
@@ -104,6 +133,29 @@ def split_tags(text: str) -> tuple[str, dict[str, list[str]]]:
         in_sentence = name in ("prompt", "instruction") and not ENDED.search(visible)
         visible += (content if in_sentence else "") + rest
     return _tidy(visible), tagged
+
+
+def _named(prompt: str) -> Reading:
+    """The reading of what stands between prompt tags, where a thing may be named and no more: "a brown dog"."""
+    reading = read(prompt)
+    if reading.kind == "unclear" and not FOREIGN.search(prompt):
+        return read(f"remove {prompt}")
+    return reading
+
+
+def _why_not(text: str, visible: str, reading: str, module: str) -> str:
+    """The kind of an answer that removes nothing: by its mark, else by its words."""
+    marks = [mark.lower() for mark in MARK.findall(text)]
+    if marks:
+        return next(kind for kind, mark in MARKS.items() if marks[-1] in mark)
+    if module.startswith("other: ") or reading in NOT_A_REMOVAL and "?" not in visible or ONLY_REMOVES.search(visible):
+        return "not a removal"
+    return "absent" if SEES_NONE.search(visible) else "ask"
+
+
+def _is_closed(text: str) -> bool:
+    tags = [bool(tag[1] or tag[3]) for tag in TAG.finditer(text)]
+    return bool(tags) and tags[-1]
 
 
 def _spoken(answer: str) -> str:
@@ -158,6 +210,6 @@ def _bare(text: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    text = SPEAKER.sub("", text)
+    text = SPEAKER.sub("", MARK.sub("", text))
     text = re.sub(r"[^\S\n]+", " ", text)
     return re.sub(r" ?\n ?(?:\n ?)+", "\n\n", text).strip()

@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .answer import CLOSE, OPEN, Answer, parse, split_tags
+from .answer import CLOSE, MARKS, NOT_A_REMOVAL, OPEN, Answer, parse, split_tags
 from .errors import InputError
 from .region import Box
 from .wording import Reading, clean, read
 
-__all__ = ["Answer", "Turn", "instruction", "parse", "read_turns", "rules", "write_turns"]
+__all__ = ["Answer", "Turn", "instruction", "parse", "read_turns", "rules", "unseen", "write_turns"]
 
 SPEAKERS = {
     "user": "user", "human": "user", "you": "user",
@@ -37,10 +37,10 @@ size, where it is (left, right, top, bottom, in the middle), what it does;
 - says what has to go even if the person only says what should stay, or why something bothers them;
 - is one plain sentence in English, without reasons or politeness.
 
-Write no prompt, and say why or ask back, if
-- several things fit and the person did not say which;
-- the thing is not in the picture;
-- they want something added, replaced or changed, or ask a question.
+Write no prompt, say why or ask back, and end with
+- {MARKS["ask"]} if several things fit and the person did not say which;
+- {MARKS["absent"]} if the thing is not in the picture;
+- {MARKS["not a removal"]} if they want something added, replaced or changed, or ask a question.
 
 Examples:
 User: That lamp post ruins the shot.
@@ -50,9 +50,11 @@ User: I want to see the two swans and no other bird.
 Assistant: The gull at the top has to go then.
 {OPEN}remove the gull at the top{CLOSE}
 User: Take the car away.
-Assistant: There are two cars, a red one on the left and a black one behind it. Which one?
+Assistant: There are two cars, a red one on the left and a black one behind it. Which one? {MARKS["ask"]}
+User: The cow has to go.
+Assistant: I see no cow, only sheep. {MARKS["absent"]}
 User: Give the bus a new colour.
-Assistant: I can only remove things. Shall I remove the bus?"""
+Assistant: I can only remove things. Shall I remove the bus? {MARKS["not a removal"]}"""
 ROLE = "You help a person to remove things from a video."
 SEEN = {
     0: "You cannot see the video: rely on their words.",
@@ -159,22 +161,28 @@ def instruction(request: str, turns: Sequence[Turn] = (), box: Box | None = None
     return "\n\n".join([*parts, f"User: {request.strip()}\nAssistant:"])
 
 
-def rules(request: str, turns: Sequence[Turn] = (), marked: bool = False) -> Answer:
+def rules(request: str, turns: Sequence[Turn] = (), marked: bool = False, gone: bool = False) -> Answer:
     """The answer to a request by plain rules, without a model: direct requests in English only.
 
     turns: earlier ones, for "and the other one" or "the dog too". marked: the user marked a region, which "this" means.
+    gone: what earlier turns removed is gone from the video, so that the other of two needs no place to be named by.
     """
     reading = read(request)
     if marked and (reading.kind == "this" or OTHER.fullmatch(reading.what)):
         reading = Reading("remove", reading.what if reading.kind == "this" else "the object")
-    reading = _in_context(reading, request, turns)
+    reading = _in_context(reading, request, turns, gone)
     if not reading.prompt:
-        return Answer("", REASONS[reading.kind])
+        return Answer("", REASONS[reading.kind], kind="not a removal" if reading.kind in NOT_A_REMOVAL else "ask")
     where = " in the marked region" if marked else ""
-    return Answer(reading.prompt, f"I will {reading.prompt}{where}.", met=True)
+    return Answer(reading.prompt, f"I will {reading.prompt}{where}.", kind="remove")
 
 
-def _in_context(reading: Reading, request: str, turns: Sequence[Turn]) -> Reading:
+def unseen(prompt: str) -> str:
+    """What the user is told where nothing in the video fits a removal prompt."""
+    return f'I see nothing in the video that fits "{prompt.removeprefix("remove ")}": nothing is removed.'
+
+
+def _in_context(reading: Reading, request: str, turns: Sequence[Turn], gone: bool) -> Reading:
     """The reading with what it leaves to earlier turns filled in; "other" or "stay or go" if they do not tell."""
     last = turns[-1] if turns else Turn("assistant", "")
     done = [turn.prompt for turn in turns if turn.prompt]
@@ -185,7 +193,7 @@ def _in_context(reading: Reading, request: str, turns: Sequence[Turn]) -> Readin
     if reading.prompt and OTHERS.fullmatch(reading.what):
         return Reading("other")
     if reading.kind in ("remove", "thing") and (other := OTHER.fullmatch(reading.what)):
-        what = _other(other["rest"], done)
+        what = _other(other["rest"], done, gone)
         return Reading("remove", what) if what else Reading("other")
     if reading.kind == "thing" and done and (kept := KEPT.fullmatch(done[-1])):
         before, _, after = clean(request).lower().partition(reading.what.lower())
@@ -198,7 +206,7 @@ def _in_context(reading: Reading, request: str, turns: Sequence[Turn]) -> Readin
     return reading
 
 
-def _other(rest: str | None, done: Sequence[str]) -> str:
+def _other(rest: str | None, done: Sequence[str], gone: bool) -> str:
     """What "the other …" is after the prompts that are done: the opposite of the last like it, or "" if unknown."""
     any_noun = rest is None or rest.lower() == "one"
     noun = "" if any_noun else _noun(rest)
@@ -212,8 +220,15 @@ def _other(rest: str | None, done: Sequence[str]) -> str:
     for table in (POSITIONS, SIZES):
         if sum(word.lower() in table for word in words) == 1:
             opposite = " ".join(table.get(word.lower(), word) for word in words)
-            return "" if f"remove {opposite}" in done else opposite
+            if f"remove {opposite}" in done:
+                return ""
+            return _without_place(opposite) if gone and table is POSITIONS else opposite
     return f"the {known}"  # the one before it is gone: the noun alone says which
+
+
+def _without_place(what: str) -> str:
+    """A thing without the words for its place: "the red circle" of "the red circle on the right"."""
+    return " ".join(word for word in PLACE.split(what)[0].split() if word.lower() not in POSITIONS)
 
 
 def _subject(turns: Sequence[Turn]) -> str:

@@ -31,6 +31,9 @@ RECOMMENDED = {"steps": 50, "guidance_scale": 3.0, "image_guidance_scale": 1.5, 
 # How CoCoCo does: the guidance published with its weights (its paper has 14), and none by video.
 RECOMMENDED_TO_FILL = {"steps": 50, "guidance_scale": 10.0, "image_guidance_scale": 1.0, "scheduler": "ddim"}
 
+# What is to come where something is deleted: the caption of VIVID's deletion (arXiv 2411.15260, section 3.2).
+DELETION = "Remove objects and generate areas that blend with the background."
+
 
 def recommended(config: UNetConfig, sampling: dict) -> dict:
     """How to sample: what the checkpoint's own `sampling` says, and where it does not what its family does."""
@@ -132,13 +135,14 @@ def edit(
     def edit_window(start, pairs):
         images = [image for image, _ in pairs]
         hole = None if holes is None else holes_at_work_size([hole for _, hole in pairs], working, model.device)
-        condition, latents, mask = _denoise(start, images, model, working, seed, find_mask, hole)
-        edited = _crop(model.decode(latents), working)
+        pixels = to_pixels(images, working, model.device)
+        condition, latents, mask = sample(start, pixels, model, seed, find_mask, hole)
+        edited = crop(model.decode(latents), working)
         if not find_mask:
             return (edited.cpu(),)
         if mask is not None:
             return edited.cpu(), _smooth(mask_at_work_size(mask, working))
-        before = _crop(model.decode(condition), working)
+        before = crop(model.decode(condition), working)
         return edited.cpu(), _smooth(masks.from_difference(before, edited))
 
     yield from _frames(zip(images, itertools.repeat(None) if holes is None else holes), edit_window, windows)
@@ -150,7 +154,7 @@ def find(
     """For each image, in order: the mask decoder's soft mask (h, w) at the working size, on the CPU; no picture."""
 
     def find_in_window(start, images):
-        _, _, mask = _denoise(start, images, model, working, seed, find_mask=True)
+        _, _, mask = sample(start, to_pixels(images, working, model.device), model, seed, find_mask=True)
         return (_smooth(mask_at_work_size(mask, working)),)
 
     yield from _frames(images, find_in_window, windows)
@@ -175,19 +179,17 @@ def put_into(image: np.ndarray, edited: Tensor, mask: np.ndarray, edge: Edge) ->
     return masks.composite(image[None], full[None], alpha[None])[0]
 
 
-@torch.no_grad()
-def _frames(images, run_window, windows: Windows) -> Iterator[tuple[Tensor, ...]]:
-    parts = sliding(images, windows.window, windows.overlap)
-    for block in crossfade((start, run_window(start, part)) for start, part in parts):
-        yield from zip(*block)
+def sample(
+    start: int, pixels: Tensor, model: Model, seed: int, find_mask: bool = False, hole: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A window's condition, the latents that the model makes of it, (1, C, T, h, w), and its mask as in `Model`.
 
-
-def _denoise(start, images, model: Model, working: WorkSize, seed: int, find_mask: bool, hole: Tensor | None = None):
-    """The window's condition, the latents that the model makes of it, and its mask; hole: (T, 1, H, W)."""
+    start: the window's first frame. pixels: (T, 3, H, W) in [-1, 1], padded; hole: (T, 1, H, W), 1 = fill. Where there
+    is nothing to fill the latents are the condition.
+    """
     generator = torch.Generator(model.device).manual_seed((seed + start) % 2**64)
-    pixels = to_pixels(images, working, model.device)
     condition = model.encode(pixels if hole is None else pixels * (1 - hole), generator)
-    noise = frame_noise(start, len(images), condition[0, :, 0].shape, seed)[None]
+    noise = frame_noise(start, len(pixels), condition[0, :, 0].shape, seed)[None]
     if hole is None:
         return condition, *model.denoise(start, noise, condition, generator, find_mask)
     if not hole.any():
@@ -197,8 +199,16 @@ def _denoise(start, images, model: Model, working: WorkSize, seed: int, find_mas
     )
 
 
-def _crop(frames: Tensor, working: WorkSize) -> Tensor:
+def crop(frames: Tensor, working: WorkSize) -> Tensor:
+    """Frames (T, H, W, C) without the padding of the working size."""
     return frames[:, : working.height, : working.width]
+
+
+@torch.no_grad()
+def _frames(images, run_window, windows: Windows) -> Iterator[tuple[Tensor, ...]]:
+    parts = sliding(images, windows.window, windows.overlap)
+    for block in crossfade((start, run_window(start, part)) for start, part in parts):
+        yield from zip(*block)
 
 
 def _smooth(soft: Tensor) -> Tensor:

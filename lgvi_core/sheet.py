@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -55,15 +55,36 @@ class ContactSheet:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the sheet as PNG, to a temporary name first."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            self.draw().save(temporary, "PNG")
-            os.replace(temporary, path)
-        except OSError as error:
-            raise InputError(f"the contact sheet {path} could not be written: {error.strerror or error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        save_sheet(self.draw(), path)
+
+
+def side_by_side(pictures: Mapping[str, np.ndarray], columns: int = 5) -> Image.Image:
+    """Pictures (H, W, 3) uint8 of one size beside each other, each under its name."""
+    named = list(pictures.items())
+    rows = [named[first : first + columns] for first in range(0, len(named), columns)]
+    drawn = [_row([picture for _, picture in row]) for row in rows]
+    width, height = drawn[0].size
+    sheet = Image.new("RGB", (width, len(rows) * (height + MARGIN)), "black")
+    pen = ImageDraw.Draw(sheet)
+    for number, (row, picture) in enumerate(zip(rows, drawn)):
+        top = number * (height + MARGIN)
+        sheet.paste(picture, (0, top + MARGIN))
+        for column, (name, _) in enumerate(row):
+            pen.text((column * width // len(rows[0]) + 4, top + 3), name, fill="white")
+    return sheet
+
+
+def save_sheet(sheet: Image.Image, path: str | os.PathLike) -> None:
+    """Write a sheet as PNG, to a temporary name first. Raises `InputError` where it cannot be written."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        sheet.save(temporary, "PNG")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"the contact sheet {path} could not be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def check_sheet(path: str | os.PathLike, read: Iterable[str | os.PathLike] = ()) -> None:

@@ -77,10 +77,13 @@ class Standalone:
         return decode(self.checkpoint.vae, latents)
 
 
-def load(checkpoint, device: str | None, dtype: str | None, base=None, fills: bool | None = None) -> Checkpoint:
+def load(
+    checkpoint, device: str | None, dtype: str | None, base=None, fills: bool | None = None, words: bool = True
+) -> Checkpoint:
     """The whole checkpoint at a path, or as it is if it is loaded; device and dtype None: CUDA and float16 if there is.
 
     base: as in `checkpoints.load`. fills: whether it has to be one that fills a region, or one that does not.
+    words: whether it has to read some; else it may be without a text encoder.
     Raises `InputError` for a device or type that is not to be had, for a U-Net alone, and for the other family.
     """
     device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -96,7 +99,7 @@ def load(checkpoint, device: str | None, dtype: str | None, base=None, fills: bo
     elif fills is not None:
         _check_family(checkpoint.path, checkpoint.config, fills)
     for name, part in (("autoencoder", checkpoint.vae), ("text encoder", checkpoint.text_encoder)):
-        if part is None:
+        if part is None and (words or name != "text encoder"):
             path = checkpoint.path or "the checkpoint"
             raise InputError(f"{path} has no {name}: give a whole checkpoint, not the U-Net alone")
     return checkpoint

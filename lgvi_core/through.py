@@ -8,11 +8,12 @@ import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from .conditioning import WorkSize, to_bytes
 from .editing import Edge, Windows, edit, mask_of, put_into
@@ -90,16 +91,43 @@ def edit_video(
     nothing: what to say where no pixel is in the mask; the video is then as it was, the very file if it is of the kind
     of the output. messages: what else is to be said.
     """
-    expected = source.frame_count
-    pending: deque[tuple[Frame, np.ndarray | None]] = deque()  # read and not yet written, with the user's mask
+
+    def edits(images, holes):
+        holes = holes if work.fills else None
+        return edit(images, work.model, work.size, work.windows, work.seed, work.find_mask, holes)
+
+    def finish(count):
+        return [] if user_mask is None else user_mask.finish(count)
+
+    frames = ((frame, None if user_mask is None else user_mask.next()) for frame in source)
+    return put_together(source, source.frame_count, frames, edits, work, places, nothing, messages, finish)
+
+
+def put_together(
+    source: VideoSource,
+    expected: int | None,
+    frames: Iterable[tuple[Frame, np.ndarray | None]],
+    edits: Callable[[Iterator[np.ndarray], Iterator[np.ndarray | None]], Iterator[tuple[Tensor, ...]]],
+    work: Work,
+    places: Places,
+    nothing: str,
+    messages: list[str],
+    finish: Callable[[int], list[str]],
+) -> Result:
+    """Frames and what is made of them, written; what is at the places changes only when all is done.
+
+    expected: how many frames the file says it has. frames: with their masks, None where `edits` finds it. edits: from
+    the frames' images, and masks taken one behind each, the model's picture and, where a mask is None, the soft mask,
+    in order. finish: of how many frames there were, what is to be said of the mask. What is left is as in `edit_video`.
+    """
+    pending: deque[tuple[Frame, np.ndarray | None]] = deque()  # read and not yet written, with the mask
     contact = ContactSheet() if places.sheet is not None else None
-    frames, found_masks, count, covered = [], [], 0, 0
+    results, found_masks, count, covered = [], [], 0, 0
     with contextlib.ExitStack() as stack:
-        video_writer = _writer(stack, places.output, source, source.path if source.has_audio else None)
-        mask_writer = _writer(stack, places.mask, source, None)
-        holes = (pending[-1][1] for _ in itertools.count()) if work.fills else None
-        images = _images(source, user_mask, pending)
-        for edited, *soft in edit(images, work.model, work.size, work.windows, work.seed, work.find_mask, holes):
+        video_writer = open_writer(stack, places.output, source, source.path if source.has_audio else None)
+        mask_writer = open_writer(stack, places.mask, source, None)
+        holes = (pending[-1][1] for _ in itertools.count())
+        for edited, *soft in edits(_images(frames, pending), holes):
             frame, found = pending.popleft()
             found = mask_of(*soft, source.height, source.width) if found is None else found
             result = put_into(frame.image, edited, found, work.edge)
@@ -107,19 +135,19 @@ def edit_video(
             if video_writer is not None:
                 video_writer.write(to_bytes(result), frame.time)
             else:
-                frames.append(result)
+                results.append(result)
                 found_masks.append(found)
             if mask_writer is not None:
                 mask_writer.write(np.repeat(found[..., None], 3, axis=2).astype(np.uint8) * 255, frame.time)
             if contact is not None:
                 contact.add(to_bytes(frame.image), found, to_bytes(result))
-        said_of_mask = [] if user_mask is None else user_mask.finish(count)
+        said_of_mask = finish(count)
 
     unchanged = work.edge.keep_outside and not covered
     if unchanged:
         messages = [*messages, f"{nothing}: the video comes back unchanged"]
         if places.output is not None and expected in (None, count):
-            _copy(source.path, Path(places.output))
+            copy_source(source.path, Path(places.output))
     else:
         messages = [*messages, *said_of_mask]
     if work.fills and covered > NEARLY_ALL * count * source.width * source.height:
@@ -129,17 +157,18 @@ def edit_video(
     for message in messages:
         logger.warning("%s", message)
     area = covered / (count * source.width * source.height)
-    kept = (None, None) if places.output is not None else (np.stack(frames), np.stack(found_masks))
+    kept = (None, None) if places.output is not None else (np.stack(results), np.stack(found_masks))
     return Result(count, area, unchanged, tuple(messages), *kept)
 
 
-def _images(source: VideoSource, user_mask: UserMask | None, pending: deque) -> Iterator[np.ndarray]:
-    for frame in source:
-        pending.append((frame, None if user_mask is None else user_mask.next()))
+def _images(frames: Iterable[tuple[Frame, np.ndarray | None]], pending: deque) -> Iterator[np.ndarray]:
+    for frame, mask in frames:
+        pending.append((frame, mask))
         yield frame.image
 
 
-def _writer(stack, path, source: VideoSource, sound: Path | None) -> VideoWriter | None:
+def open_writer(stack, path, source: VideoSource, sound: Path | None) -> VideoWriter | None:
+    """A writer of a source's frames for as long as an `ExitStack` lasts, with a file's sound; None without a path."""
     if path is None:
         return None
     writer = VideoWriter(
@@ -148,7 +177,7 @@ def _writer(stack, path, source: VideoSource, sound: Path | None) -> VideoWriter
     return stack.enter_context(writer)
 
 
-def _copy(source: Path | None, output: Path) -> None:
+def copy_source(source: Path | None, output: Path) -> None:
     """Put the source file itself in the place of its re-encoded copy, where they are of one kind."""
     if source is not None and source.is_file() and source.suffix.lower() == output.suffix.lower():
         place = Path(os.path.realpath(output))

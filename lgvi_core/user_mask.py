@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import masks
+from . import mask_shapes, masks
 from .errors import InputError
 from .region import Region, check_box, from_pixels
 from .video import VideoSource, open_video
 
 NEAR = 48  # of 255: how far a channel may be off a colour, for what encoding does to it
 HARD = 16 / 255  # how far a value may be off 0 and 1 in a mask that is not soft
+GROWN = 16  # a mask that expands does so by this part of the frame's shorter side, where nobody says
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,14 @@ class Opened:
     """A mask that fits a video: `frames()` gives it from the start, (H, W) soft float or bool each.
 
     length: how many frames there are, 1 for one that is for all, None if only counting tells. chosen: that one mask is
-    for all frames goes without saying.
+    for all frames goes without saying. said: what a person should know of how it was made.
     """
 
     name: str
     frames: Callable[[], Iterator[np.ndarray]]
     length: int | None
     chosen: bool = False
+    said: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,18 +92,40 @@ class Box:
         return Opened("the box", lambda: iter([mask]), 1, chosen=True)
 
 
+@dataclass(frozen=True)
+class Shape:
+    """One of `mask_shapes.SHAPES` for a mask that is given; grow: by how many pixels those that expand do so.
+
+    None: a 16th of the frame's shorter side. Raises `InputError` for another name, and for growth that is no number of
+    pixels or of a shape that does not expand.
+    """
+
+    name: str = "exact"
+    grow: float | None = None
+
+    def __post_init__(self):
+        mask_shapes.reshape(np.zeros((1, 1, 1), bool), self.name, self.grow or 0.0)  # checks the two
+        if self.grow is not None and "expand" not in self.name:
+            raise InputError(f"a mask of shape {self.name} does not grow: choose expand, hull_expand or box_expand")
+
+    def of(self, mask: np.ndarray) -> np.ndarray:
+        """The bool mask (H, W) in this shape."""
+        pixels = min(mask.shape) / GROWN if self.grow is None else self.grow
+        return mask_shapes.reshape(mask[None], self.name, pixels)[0]
+
+
 class UserMask:
     """Reads a mask in step with the video.
 
     mask: a path (video, folder of pictures, one picture for all frames), an array that `masks.as_mask` takes, or what
     opens itself beside a video, such as `Colour` and `Box`. In pictures, what is brighter than mid-grey is the mask;
-    of soft values, what is at least half. Raises `InputError` where size or length do not fit the video, before the
-    first frame is asked for if the files say how long they are.
+    of soft values, what is at least half. shape: what is made of each frame's. Raises `InputError` where size or length
+    do not fit the video, before the first frame is asked for if the files say how long they are.
     """
 
-    def __init__(self, mask, source: VideoSource):
-        self.read, self.last, self.soft = 0, None, False
-        self.opened = _open(mask, source)
+    def __init__(self, mask, source: VideoSource, shape: Shape = Shape()):
+        self.read, self.last, self.soft, self.shape = 0, None, False, shape
+        self.opened = open_mask(mask, source)
         length = self.opened.length
         if length not in (1, source.frame_count):  # containers may be wrong: count
             length, count = sum(1 for _ in self.opened.frames()), sum(1 for _ in source)
@@ -121,14 +145,14 @@ class UserMask:
         if mask.dtype != bool:
             self.soft = self.soft or is_soft(mask)
             mask = mask >= 0.5
-        self.last = mask
-        return mask
+        self.last = self.shape.of(mask)
+        return self.last
 
     def finish(self, count: int) -> list[str]:
         """What a person should know of the mask; `InputError` if it has frames that the video of `count` had not."""
         if not self.single and next(self.frames, None) is not None:
             raise InputError(_lengths(self.opened.name, f"more than {count}", count))
-        return notes(self.opened.name, self.single and not self.opened.chosen, self.soft, count)
+        return [*self.opened.said, *notes(self.opened.name, self.single and not self.opened.chosen, self.soft, count)]
 
 
 def is_soft(mask) -> bool:
@@ -146,7 +170,8 @@ def notes(name: str, single: bool, soft: bool, count: int) -> list[str]:
     return said
 
 
-def _open(mask, source: VideoSource) -> Opened:
+def open_mask(mask, source: VideoSource) -> Opened:
+    """A mask of any kind that `UserMask` takes, beside a video. Raises `InputError` where it does not fit."""
     if isinstance(mask, (str, os.PathLike)):
         video = _same_size(mask, source)
         return Opened(f"the mask {mask}", lambda: (_brightness(frame.image) for frame in video), video.frame_count)

@@ -76,17 +76,18 @@ FORMATS = {
     ".webm": Format("webm", "libvpx-vp9", "yuv420p", 0.3, VP9, {}, "libopus"),
     ".gif": Format("gif", "gif", "pal8", 1.0, {}, {"loop": "0"}, None, Fraction(1, 100)),
 }
+PICTURE = Format("picture", "png", "rgb24", 2.0)
 PNG_BYTES_PER_PIXEL = 2.0
 
 
 class VideoWriter:
     """Write (H, W, 3) uint8 RGB frames one by one; the result appears at `path` when the `with` block ends well.
 
-    The ending of `path` says what is written: .mp4 .mov .mkv (H.264), .webm (VP9), .gif, or, with no ending, a "/" at
-    the end or an existing folder, PNG files 00000.png, 00001.png, ... `audio_from` is a file whose sound tracks are
-    copied packet by packet, or re-encoded with a warning where the container cannot hold them. `colour` and
-    `sample_aspect_ratio` are the source's; only H.264 files keep the latter. H.264 in 4:2:0 has no odd sizes: those
-    are written in 4:4:4.
+    The ending of `path` says what is written: .mp4 .mov .mkv (H.264), .webm (VP9), .gif, .png for a clip of one frame,
+    or, with no ending, a "/" at the end or an existing folder, PNG files 00000.png, 00001.png, ... `audio_from` is a
+    file whose sound tracks are copied packet by packet, or re-encoded with a warning where the container cannot hold
+    them. `colour` and `sample_aspect_ratio` are the source's; only H.264 files keep the latter. H.264 in 4:2:0 has no
+    odd sizes: those are written in 4:4:4.
     Until the end everything goes to a hidden name beside `path`; on any exception that is deleted and what was at
     `path` before stays. Raises InputError where `path` cannot be written, at the start or when the disk is full.
     """
@@ -114,7 +115,7 @@ class VideoWriter:
                            self.sample_aspect_ratio)
         try:
             with _clear_disk_errors(self.path):
-                self._sink = _PngFolder(self._part) if self._format is None else _EncodedFile(self._part, self)
+                self._sink = _sink(self._format)(self._part, self)
         except BaseException:
             self._discard()
             raise
@@ -152,13 +153,30 @@ class VideoWriter:
 
 
 class _PngFolder:
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, video: VideoWriter):
         self.folder, self.count = folder, 0
         folder.mkdir()
 
     def write(self, image: np.ndarray, time: Fraction) -> None:
         Image.fromarray(image).save(self.folder / f"{self.count:05d}.png", compress_level=3)
         self.count += 1
+
+    def close(self) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass
+
+
+class _Picture:
+    def __init__(self, part: Path, video: VideoWriter):
+        self.part, self.place, self.written = part, video.path, False
+
+    def write(self, image: np.ndarray, time: Fraction) -> None:
+        if self.written:
+            raise InputError(_one_picture(self.place, "more than one frame"))
+        Image.fromarray(image).save(self.part, "PNG", compress_level=3)
+        self.written = True
 
     def close(self) -> None:
         pass
@@ -239,6 +257,16 @@ class _EncodedFile:
             logger.debug("closing an unfinished file: %s", error)
 
 
+def _sink(form: Format | None) -> type:
+    if form is None:
+        return _PngFolder
+    return _Picture if form is PICTURE else _EncodedFile
+
+
+def _one_picture(path, frames: str) -> str:
+    return f"{path} can hold one picture, but there are {frames}: write a video or a folder of PNG (no ending)"
+
+
 def _ticks(rate: Fraction) -> int:
     """Ticks a second in which a frame of this rate is a whole number, and a millisecond if that can be had."""
     exact = math.lcm(rate.numerator, 90000)
@@ -266,9 +294,11 @@ def output_format(path: str | os.PathLike) -> Format | None:
     ending = Path(path).suffix.lower()
     if os.fspath(path).endswith(("/", os.sep)) or Path(path).is_dir() or not ending:
         return None
+    if ending == ".png":
+        return PICTURE
     if ending not in FORMATS:
-        raise InputError(f"{path}: unknown ending {ending!r}; write to one of {' '.join(FORMATS)}, or to a folder of "
-                         "PNG (a name without an ending, or with a / at its end)")
+        raise InputError(f"{path}: unknown ending {ending!r}; write to one of {' '.join(FORMATS)}, to .png where there "
+                         "is one frame, or to a folder of PNG (a name without an ending, or with a / at its end)")
     return FORMATS[ending]
 
 
@@ -290,6 +320,8 @@ def check_output(path: str | os.PathLike, width: int, height: int, frame_count: 
         if foreign:
             raise InputError(f"the folder {path} holds {foreign[0]!r}, which is no numbered PNG of an earlier run: "
                              "give a new or an empty folder")
+    if form is PICTURE and frame_count not in (None, 1):
+        raise InputError(_one_picture(path, f"{frame_count} frames"))
     standing = next(parent for parent in place.parents if parent.exists())
     if not standing.is_dir():
         raise InputError(f"{path} cannot be written: {standing} is a file, not a folder")

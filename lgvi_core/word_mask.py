@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,8 @@ def replacement(prompt: str) -> tuple[str | None, str]:
 class Words:
     """The mask of what words name ("the red circle"), found by the mask decoder of an LGVI checkpoint.
 
-    It is grown by one of the decoder's own pixels, so that no rim of the thing is left beside it.
+    It is grown by one of the decoder's own pixels, so that no rim of the thing is left beside it. callback gets a dict
+    after each step, as that of `inpaint.inpaint` does, with the words as `finding`.
     """
 
     words: str
@@ -51,6 +52,7 @@ class Words:
     device: str | None = None
     dtype: str | None = None
     seed: int = 0
+    callback: Callable[[dict], None] | None = None
 
     def open(self, source: VideoSource) -> Opened:
         if not self.words.strip():
@@ -78,7 +80,7 @@ class Words:
             batch_passes=None,
             windows=windows,
             frames=source.frame_count,
-            callback=None,
+            callback=None if self.callback is None else lambda step: self.callback(step | {"finding": words}),
         )
         working = work_size(source.width, source.height, checkpoint.training, checkpoint.vae.factor)
         mask_pixel = source.width / working.width * checkpoint.vae.factor / checkpoint.config.mask_upscale

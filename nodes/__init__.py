@@ -4,8 +4,11 @@ from comfy_api.latest import ComfyExtension, io
 
 from .condition_encode import ConditionEncode
 from .guider import ThreeWayGuider
+from .keyframe_propagate import KeyframePropagate
 from .loader import LoadLGVI
 from .mask_decoder_preview import MaskDecoderPreview
+from .mask_shape import MaskShape
+from .pick_frames import PickFrames
 from .request_to_prompt import RequestToPrompt
 from .sampler import DDIMSampler
 from .task_vector_merge import TaskVectorMerge
@@ -20,6 +23,9 @@ NODES: list[type[io.ComfyNode]] = [
     ThreeWayGuider,
     DDIMSampler,
     TaskVectorMerge,
+    MaskShape,
+    PickFrames,
+    KeyframePropagate,
 ]
 
 

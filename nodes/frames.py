@@ -64,3 +64,24 @@ class Clip:
         for image in self.images:
             digest.update(image.contiguous().numpy())
         return digest.hexdigest()
+
+
+def frame_numbers(text: str, count: int) -> list[int]:
+    """Which frames of `count` a text such as "0, 40, -1" names: counted from 0, and from the end where negative.
+
+    Raises `InputError` for a text that names none, a frame that is not there, and one that is named twice.
+    """
+    try:
+        named = [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        named = []
+    if not named:
+        raise InputError(f'the frame numbers are {text!r}; expected whole numbers, such as "0" or "0, 40, -1"')
+    for number in named:
+        if not -count <= number < count:
+            raise InputError(f"there is no frame {number}: the video has {count} frames, 0 to {count - 1}")
+    numbers = [number % count for number in named]
+    for number in numbers:
+        if numbers.count(number) > 1:
+            raise InputError(f"frame {number} is named twice in {text!r}: name each frame once")
+    return numbers

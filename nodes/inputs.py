@@ -23,14 +23,16 @@ def parts() -> list[io.Input]:
     ]
 
 
-def words() -> list[io.Input]:
+def words(
+    default: str = "remove the red circle on the left", what: str = "What to remove, in plain words."
+) -> list[io.Input]:
     """The prompt and the seed."""
     return [
         io.String.Input(
             "prompt",
             multiline=True,
-            default="remove the red circle on the left",
-            tooltip="What to remove, in plain words. Parentheses are words too; they carry no weights.",
+            default=default,
+            tooltip=f"{what} Parentheses are words too; they carry no weights.",
         ),
         io.Int.Input(
             "seed",
@@ -70,5 +72,38 @@ def cutting() -> list[io.Input]:
             step=0.001,
             advanced=True,
             tooltip="Frames a second, if the video is an IMAGE batch. A VIDEO keeps its own.",
+        ),
+    ]
+
+
+def edge() -> list[io.Input]:
+    """How far beyond the mask the result shows."""
+
+    def pixels(name, tooltip):
+        return io.Float.Input(name, default=-1.0, min=-1.0, max=1024.0, step=0.5, advanced=True, tooltip=tooltip)
+
+    return [
+        pixels("dilation", "Grow the mask by so many pixels of the video. -1: by how coarse the mask is."),
+        pixels("feather", "Soften the edge of the grown mask over so many pixels. -1: half of the dilation."),
+        io.Boolean.Input(
+            "keep_untouched",
+            default=True,
+            advanced=True,
+            tooltip="Keep the video's own pixels outside of the grown mask. Off: the model's everywhere.",
+        ),
+    ]
+
+
+def negative(what: str) -> list[io.Input]:
+    """What guidance leads away from, as CONDITIONING and as words."""
+    return [
+        io.Conditioning.Input("negative", optional=True, tooltip=f"{what}, in place of the negative prompt."),
+        io.String.Input(
+            "negative_prompt",
+            default="",
+            multiline=True,
+            optional=True,
+            advanced=True,
+            tooltip=f"{what} in the mask.",
         ),
     ]

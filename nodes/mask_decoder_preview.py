@@ -87,6 +87,11 @@ class MaskDecoderPreview(io.ComfyNode):
         positive=None,
     ) -> io.NodeOutput:  # fmt: skip
         info = lgvi_of(model)
+        if info.config.is_inpainting:
+            raise InputError(
+                "this MODEL fills a mask, it finds none: connect an LGVI MODEL here, from a Load LGVI of its own, and "
+                "give the mask to the sampler that fills"
+            )
         if not info.has_mask_decoder:
             raise InputError(
                 "this checkpoint has no mask decoder to read: run Video Inpaint Sampler, whose mask is where input and "

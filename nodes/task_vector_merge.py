@@ -18,7 +18,10 @@ from ..lgvi_core.errors import InputError
 from ..lgvi_core.lora_files import Layer, read_finite
 from ..lgvi_core.model_parts import EMA, ModelFile, place_of
 from ..lgvi_core.task_vectors import Change, Inpainting, Personal, Plan, Strength, fitted, make_plan
+from .loader import DEMO_FILE
 
+DEMO_STYLE = "demo style: dark outlines (built in)"  # for the demo that fills
+DEMO_STYLE_FILE = DEMO_FILE.with_name("fill-outline.safetensors")
 NO_BASE = "none"
 FOLDERS = ("loras", "checkpoints")
 CLIP_L = "clip_l.transformer.text_model."
@@ -119,15 +122,18 @@ class TaskVector(WeightAdapterBase):
 def choices() -> list[str]:
     """LoRA files and checkpoints, by folder and name as workflows keep them: with forward slashes."""
     names = [f"{folder}/{name}" for folder in FOLDERS for name in folder_paths.get_filename_list(folder)]
-    return [name.replace("\\", "/") for name in names]
+    demo = [DEMO_STYLE] if DEMO_STYLE_FILE.is_file() else []
+    return [name.replace("\\", "/") for name in names] + demo
 
 
 def resolve(name: str) -> Path:
-    """The path of a choice, "loras/..." or "checkpoints/..."; `InputError` if it is not there."""
+    """The path of a choice, "loras/...", "checkpoints/..." or the demo's; `InputError` if it is not there."""
+    if name == DEMO_STYLE and DEMO_STYLE_FILE.is_file():
+        return DEMO_STYLE_FILE
     folder, _, file = name.replace("\\", "/").partition("/")
     path = folder_paths.get_full_path(folder, file) if folder in FOLDERS else None
     if path is None:
-        raise InputError(f"there is no file {file!r} in models/{folder}: put it there and press R, or choose another")
+        raise InputError(f"there is no {name!r} in the folder models: put it there and press R, or choose another")
     return Path(path)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 
-import comfy.model_management
-import comfy.samplers
 import numpy as np
 import torch
 from comfy_api.latest import io
@@ -15,9 +13,10 @@ from ..lgvi_core import masks
 from ..lgvi_core.editing import Edge, Windows, edit, mask_of, put_into
 from ..lgvi_core.errors import InputError
 from ..lgvi_core.user_mask import is_soft, notes
-from . import inputs
+from . import inputs, presets
+from .comparison import finished
 from .frames import Clip
-from .host import LGVIInfo, lgvi_of
+from .host import lgvi_of
 from .host_editing import (
     HostModel,
     Identity,
@@ -28,32 +27,16 @@ from .host_editing import (
     stop_if_interrupted,
     working_size,
 )
-from .host_sampling import ddim
-from .preview_video import show_video
+from .presets import sampler_of, sampling_of
 
 logger = logging.getLogger(__name__)
 
-OWN_SAMPLER = "ddim (LGVI)"
-OWN_SCHEDULER = "checkpoint's own"
-PRESETS = {"checkpoint's own": 1, "fast": 1 / 3, "best": 2}  # times the steps that the checkpoint recommends
 last_edit = LastResult()
 
 
 class VideoInpaintSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def pixels(name, tooltip):
-            return io.Float.Input(name, default=-1.0, min=-1.0, max=1024.0, step=0.5, advanced=True, tooltip=tooltip)
-
-        def scale(name, default, tooltip):
-            return io.Float.Input(name, default=default, min=0.0, max=30.0, step=0.1, round=0.01, tooltip=tooltip)
-
-        custom = [
-            io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Denoising steps in each window of frames."),
-            scale("guidance", 3.0, "How strongly the words steer. At most 1: no guidance, a third of the time."),
-            scale("image_guidance", 1.5, "How closely the result keeps to the video. Below 1: no guidance at all."),
-        ]
-        presets = {name: [] for name in PRESETS} | {"custom": custom}
         return io.Schema(
             node_id="LGVIVideoInpaintSampler",
             display_name="Video Inpaint Sampler",
@@ -71,46 +54,10 @@ class VideoInpaintSampler(io.ComfyNode):
                     "video's size. Without it an LGVI model finds the mask; one that fills needs it.",
                 ),
                 *inputs.words(),
-                io.DynamicCombo.Input(
-                    "preset",
-                    options=[io.DynamicCombo.Option(name, widgets) for name, widgets in presets.items()],
-                    tooltip="checkpoint's own: steps and guidance that the checkpoint recommends. fast: a third of the "
-                    "steps. best: twice the steps. custom: your own.",
-                ),
-                io.Combo.Input(
-                    "sampler",
-                    options=[OWN_SAMPLER, *comfy.samplers.SAMPLER_NAMES],
-                    advanced=True,
-                    tooltip="ddim (LGVI): the numbers of LGVI's command line with DDIM. The others are ComfyUI's.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=[OWN_SCHEDULER, *comfy.samplers.SCHEDULER_NAMES],
-                    advanced=True,
-                    tooltip="How the noise levels are spaced. checkpoint's own: as the checkpoint was trained for.",
-                ),
+                *presets.choices(by_video=True),
                 *inputs.cutting(),
-                pixels("dilation", "Grow the mask by so many pixels of the video. -1: by how coarse the mask is."),
-                pixels("feather", "Soften the edge of the grown mask over so many pixels. -1: half of the dilation."),
-                io.Boolean.Input(
-                    "keep_untouched",
-                    default=True,
-                    advanced=True,
-                    tooltip="Keep the video's own pixels outside of the grown mask. Off: the model's everywhere.",
-                ),
-                io.Conditioning.Input(
-                    "negative",
-                    optional=True,
-                    tooltip="For a model that fills: what is not wanted, in place of the negative prompt.",
-                ),
-                io.String.Input(
-                    "negative_prompt",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    advanced=True,
-                    tooltip="For a model that fills: what is not wanted in the mask.",
-                ),
+                *inputs.edge(),
+                *inputs.negative("For a model that fills: what is not wanted"),
             ],
             outputs=[
                 io.Video.Output("video", tooltip="The result, with the sound and the frame rate of the VIDEO."),
@@ -174,37 +121,3 @@ class VideoInpaintSampler(io.ComfyNode):
         for message in messages:
             logger.warning("%s", message)
         return finished(source, images, found, unchanged, messages)
-
-
-def finished(source: Clip, images: torch.Tensor, mask: np.ndarray, unchanged: bool, messages: list[str]):
-    """The node's output for the result's frames and its bool mask."""
-    before = show_video(source.images.numpy(), source.frame_rate)
-    shown = {
-        "before": before,
-        "after": before if unchanged else show_video(images.numpy(), source.frame_rate),
-        "frame_rate": float(source.frame_rate),
-        "frames": len(images),
-        "message": "\n".join(messages),
-    }
-    device = comfy.model_management.intermediate_device()
-    images, mask = images.to(device), torch.from_numpy(mask).to(device, torch.float32)
-    video = source.given if unchanged and source.given is not None else source.video(images)
-    return io.NodeOutput(video, images, mask, ui={"lgvi_compare": [shown]})
-
-
-def sampling_of(preset: dict, info: LGVIInfo) -> tuple[int, float, float]:
-    """Steps, guidance and image guidance of a preset."""
-    own = info.sampling
-    if preset["preset"] == "custom":
-        image_guidance = own["image_guidance_scale"] if info.config.is_inpainting else preset["image_guidance"]
-        return preset["steps"], preset["guidance"], image_guidance
-    steps = max(1, round(own["steps"] * PRESETS[preset["preset"]]))
-    return steps, own["guidance_scale"], own["image_guidance_scale"]
-
-
-def sampler_of(model, info: LGVIInfo, sampler: str, scheduler: str, steps: int):
-    """SAMPLER and SIGMAS; `InputError` for more steps than the checkpoint has timesteps."""
-    own, sigmas = ddim(model, info, steps)
-    if scheduler != OWN_SCHEDULER:
-        sigmas = comfy.samplers.KSampler(model, steps, "cpu", sampler, scheduler).sigmas
-    return own if sampler == OWN_SAMPLER else comfy.samplers.sampler_object(sampler), sigmas

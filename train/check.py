@@ -21,6 +21,7 @@ from .footprint import HALF, Cost, cost, trained_layers
 from .model import Parts, build
 from .objectives import MASK_PARTS, check_losses
 from .optimizer import REST, make_optimizer, parameter_groups
+from .talk_cost import language_cost
 from .timing import product_speed, span, timed
 
 SAMPLES_READ = 3  # of each dataset
@@ -108,7 +109,8 @@ def networks(plan: Run) -> Iterator[str]:
     parameters = list(model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     frozen = sum(p.numel() for p in parameters) - trained
-    yield f"parameters: {trained / 1e6:,.2f} M train, {frozen / 1e6:,.2f} M of the U-Net are frozen"
+    whose = "the U-Net" if config.request_encoder is None else "U-Net and language model"
+    yield f"parameters: {trained / 1e6:,.2f} M train, {frozen / 1e6:,.2f} M of {whose} are frozen"
     groups = parameter_groups(model, config.optimizer)
     make_optimizer(groups, config.optimizer, fused=False)
     settings = {group.match: group for group in config.optimizer.groups}
@@ -127,7 +129,7 @@ def memory(plan: Run) -> Iterator[str]:
     trained, values = sizes(plan.parts)
     batch, _, micro, worst = max(plan.kinds, key=lambda kind: kind[3].activations)
     parts = {
-        "weights": 4 * values,
+        "weights": stored(plan.parts),
         "gradients": 4 * trained,
         "optimizer": (2 if config.optimizer.kind == "adamw8bit" else 8) * trained,
         "average": 0 if config.ema_decay is None else 4 * trained,
@@ -201,7 +203,12 @@ def kinds_of(config: TrainConfig, parts: Parts, world: int) -> list[tuple[Batche
         if latents not in known:
             shape = (latents, parts.model.text_encoder.max_length, config.precision, config.gradient_checkpointing)
             known[latents] = cost(unet.config, *shape, with_mask, trained)
-        kinds.append((batch, steps, micro, known[latents]))
+        found = Cost(0, 0) if batch.only else known[latents]
+        if config.request_encoder is not None:
+            how = config.precision, config.gradient_checkpointing, batch.only == "sight"
+            said = language_cost(parts.model.request_encoder, micro, *how)
+            found = Cost(found.activations + said.activations, found.operations + said.operations)
+        kinds.append((batch, steps, micro, found))
     return kinds
 
 
@@ -227,6 +234,16 @@ def encoding_cost(parts: Parts, batch: Batches, micro: int) -> int:
 
 def sizes(parts: Parts) -> tuple[int, int]:
     """How many values train, and how many all networks have, the frozen text encoder among them."""
+    trained = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
+    return trained, sum(p.numel() for p in all_of(parts))
+
+
+def stored(parts: Parts) -> int:
+    """Bytes of the values of all networks."""
+    return sum(p.numel() * p.element_size() for p in all_of(parts))
+
+
+def all_of(parts: Parts) -> list[torch.nn.Parameter]:
+    """The parameters of all networks, each once."""
     networks = (parts.model, parts.model.text_encoder, parts.autoencoder)
-    values = {id(p): p.numel() for network in networks for p in network.parameters()}
-    return sum(p.numel() for p in parts.model.parameters() if p.requires_grad), sum(values.values())
+    return list({id(p): p for network in networks for p in network.parameters()}.values())

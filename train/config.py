@@ -38,7 +38,8 @@ class Batches:
     buckets: bool = False  # keep each source's shape: about width x height pixels, one shape per batch
     start: int = 0
     end: int | None = None
-    kind: str | None = None  # one kind of sentence of the synthetic domain
+    kind: str | None = None  # one kind of sentence of a drawn domain
+    only: str | None = None  # of a request encoder, what alone trains: "language", or "sight"; the U-Net does not run
 
     def __post_init__(self):
         for name in ("frames", "size", "width", "height", "stride"):
@@ -50,6 +51,8 @@ class Batches:
             raise InputError(f"batches: micro is {self.micro}; it must divide size, which is {self.size}")
         if self.sampling not in SAMPLING:
             raise InputError(f"batches: sampling is {self.sampling!r}; allowed: {', '.join(SAMPLING)}")
+        if self.only not in (None, "language", "sight"):
+            raise InputError(f"batches: only is {self.only!r}; allowed: 'language', 'sight', or null for all")
 
     def covers(self, step: int) -> bool:
         return self.start <= step and (self.end is None or step < self.end)
@@ -175,6 +178,47 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class Language:
+    """LGVI-I's reader of requests (arXiv 2401.10226, section 4.2), which trains with the U-Net; see `train.talk_start`.
+
+    It starts from a request encoder that was trained before (`initialise`: the public LGVI-I folder over `base`, or one
+    whole file), from LLaVA with a new head (`base`), or from nothing (`vision` and `text`).
+
+    trainable: a regular expression, only its parameters whose name matches train; null: what LGVI-I trains of LLaVA,
+    and all of one from nothing. language, sight: weights of the loss on the answers' words, and of an auxiliary task of
+    drawn clips: the vision tower's patches tell what stands there (`train.talk_model.Sight`).
+    """
+
+    initialise: str | None = None
+    base: str | None = None  # LLaVA-1.5-7B's folder
+    vision_tower: str | None = None  # CLIP's folder, where LLaVA's has none of its own
+    vision: dict = field(default_factory=dict)  # a CLIPVisionConfig, or with `model_type: swin` a SwinConfig
+    text: dict = field(default_factory=dict)  # a LlamaConfig
+    tokenizer_sentences: int = 8000  # conversations that a new tokenizer learns from
+    tokenizer_size: int = 640
+    system_prompt: str | None = None  # null: that of `initialise`, or `train.talk_start.SYSTEM_PROMPT`
+    trainable: str | None = None
+    lora: Lora | None = None  # adapters on layers of the language model, beside what is trainable
+    unet: bool = True  # the U-Net trains too
+    language: float = 0.1
+    sight: float = 0.0
+    sight_cells: int = 8  # per side of the frame
+
+    def __post_init__(self):
+        _expression("request_encoder.trainable", self.trainable or "")
+        new = bool(self.vision) and bool(self.text)
+        if bool(self.vision) != bool(self.text) or new == bool(self.initialise or self.base):
+            raise InputError(
+                "request_encoder: give initialise (a request encoder), base (LLaVA's folder), or both; or else vision "
+                "and text, the sizes of a new one"
+            )
+        if self.tokenizer_size < 320:
+            raise InputError(f"request_encoder.tokenizer_size is {self.tokenizer_size}; it must be at least 320")
+        if self.sight_cells < 1:
+            raise InputError(f"request_encoder.sight_cells is {self.sight_cells}; it must be at least 1")
+
+
+@dataclass(frozen=True)
 class Watch:
     """What a person sees of a run, see `train.watch`; steps are the optimiser's."""
 
@@ -230,6 +274,7 @@ class TrainConfig:
     dropout: Dropout = field(default_factory=Dropout)
     keyframes: Keyframes = field(default_factory=Keyframes)
     recognition: Recognition = field(default_factory=Recognition)
+    request_encoder: Language | None = None
     noisiest: float = 0.0  # share of the samples at the last timestep; the rest is uniform
     precision: str = "fp32"  # or "bf16", "fp16"
     gradient_checkpointing: bool = False
@@ -259,10 +304,27 @@ class TrainConfig:
             count = len(self.unet.get("block_out_channels", (0,) * 4))
             if side not in ("down_blocks", "up_blocks") or not level.isdigit() or int(level) >= count:
                 raise InputError(f"recognition.blocks names {block!r}; allowed: down_blocks.0 to up_blocks.{count - 1}")
+        self._check_language()
         if not 0 <= self.noisiest <= 1:
             raise InputError(f"noisiest is {self.noisiest}; it is a share between 0 and 1")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay is {self.ema_decay}; it is from 0 to below 1, or null for none")
+
+    def _check_language(self):
+        language = self.request_encoder
+        for i, batch in enumerate(self.batches):
+            if batch.only and (language is None or not getattr(language, batch.only)):
+                raise InputError(
+                    f"batches[{i}].only is {batch.only!r}; that needs a request_encoder whose {batch.only} is not 0"
+                )
+        if language is None:
+            return
+        if self.train_text_encoder or self.recognition.blocks or self.cache:
+            raise InputError(
+                "a request_encoder takes the text encoder's place: leave out train_text_encoder, recognition and cache"
+            )
+        if not language.unet and (self.trainable or self.lora):
+            raise InputError("request_encoder.unet is false, so nothing of the U-Net trains: leave out trainable, lora")
 
     def _check_batches(self):
         if not self.batches:

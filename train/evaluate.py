@@ -5,11 +5,15 @@
     python -m train.evaluate --data synthetic held_out=true clips=50 --checkpoint out/demo/checkpoint.safetensors
     python -m train.evaluate demo
     python -m train.evaluate fill --checkpoint out/fill/checkpoint.safetensors
+    python -m train.evaluate propagate --checkpoint out/fill/checkpoint.safetensors
+    python -m train.evaluate talk --checkpoint out/train/talk/request-encoder.safetensors
 
 Writes OUTPUT.json, OUTPUT.md with the table, OUTPUT-METHOD.png with the worst and best samples of each method, and
 OUTPUT.jsonl with every sample's numbers: the same command goes on from there where it was interrupted. The measures are
 defined in `lgvi_core.metrics`. `demo` judges the demo checkpoint on drawn clips, see
-`train.evaluation.demo`, `fill` one that fills by prompt, see `train.evaluation.fill`.
+`train.evaluation.demo`, `fill` one that fills by prompt, see `train.evaluation.fill`, and `propagate` how it follows
+keyframes, see `train.evaluation.propagate`; `talk` judges a reader of requests and what comes of them, see
+`train.evaluation.talk`.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ import yaml
 from lgvi_core.errors import InputError
 
 from .data.sources import KINDS, detect, open_source
-from .evaluation import demo, files, fill
+from .evaluation import demo, files, fill, propagate, talk
 from .evaluation.measures import Networks
 from .evaluation.methods import BASELINES, Folder, Model
 from .evaluation.quiet import only_errors
@@ -34,15 +38,16 @@ from .evaluation.table import markdown
 
 log = logging.getLogger(__name__)
 
+# What is judged on drawn clips.
+DRAWN = {"demo": demo.main, "fill": fill.main, "propagate": propagate.main, "talk": talk.main}
+
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        if arguments[:1] == ["demo"]:
-            demo.main(arguments[1:])
-        elif arguments[:1] == ["fill"]:
-            fill.main(arguments[1:])
+        if arguments and arguments[0] in DRAWN:
+            DRAWN[arguments[0]](arguments[1:])
         else:
             _evaluate(_parser().parse_args(arguments))
     except InputError as error:

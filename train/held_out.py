@@ -62,6 +62,8 @@ class HeldOut:
     Raises `InputError` for a source that cannot be opened or has no clip that is long enough.
     """
 
+    titles = TITLES
+
     def __init__(self, config: TrainConfig):
         self.config = config
         longest = max(config.batches, key=lambda batch: (batch.frames, batch.width * batch.height))

@@ -3,6 +3,7 @@
 What it does:
 - one process or several, on one machine or more: DDP, FSDP and DeepSpeed (stages 1 and 2) by Accelerate's own settings;
 - starts from MagicBrush, InstructPix2Pix, Stable Diffusion 1.5, an LGVI checkpoint or nothing (`initialise.py`);
+- LGVI-I: a language model that reads requests trains with it (`talk_start.py`, `talk_model.py`, `talk_objective.py`);
 - LGVI's objective (equation 3): diffusion and mask loss, conditioning dropout, epsilon, v and sample prediction, zero
   terminal SNR, Min-SNR, timestep weighting of the mask (`objectives.py`), an auxiliary task (`recognition.py`);
 - the whole U-Net, what `trainable` matches, or LoRA (`lora.py`); the text encoder frozen or trained;
@@ -37,13 +38,13 @@ from accelerate.utils import DistributedType
 from lgvi_core import checkpoints
 from lgvi_core.errors import InputError
 
-from . import check, lora
+from . import check, lora, talk_export
 from . import config as configs
 from .config import TrainConfig
 from .data import mixing
 from .loop import Trainer, accelerated
 from .model import Parts, build, checkpoint_of
-from .objectives import Objective
+from .objectives import make_objective
 from .watch import Watcher
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def train(config: TrainConfig, device: str | None = None) -> Path | None:
         parts = build(config)
         for frozen in (parts.autoencoder, parts.model.text_encoder):
             frozen.to(accelerator.device)
-        objective = Objective(config, parts, accelerator.device)
+        objective = make_objective(config, parts, accelerator.device)
         trainer = Trainer(config, parts.model, accelerator, output / "states")
         world, rank = accelerator.num_processes, accelerator.process_index
         batches = mixing.loader(config, trainer.step, rank, world, accelerator.device.type == "cuda")
@@ -97,8 +98,10 @@ def export(name: str, trainer: Trainer, parts: Parts) -> Path:
                 model.load_state_dict(weights)
             if config.lora is not None:
                 lora.save(model.unet, path, config)
-            else:
+            elif config.request_encoder is None or config.request_encoder.unet:
                 checkpoints.save(checkpoint_of(model, parts.autoencoder, config), path, dtype=torch.float16)
+            if config.request_encoder is not None:
+                path = talk_export.save(model, config, path)
             log.info("wrote %s", path)
     accelerator.wait_for_everyone()
     return path

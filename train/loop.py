@@ -28,6 +28,7 @@ from lgvi_core.errors import InputError
 
 from . import optimizer as optimizers
 from .config import TrainConfig
+from .data.dialogues import plain
 from .objectives import Losses, mixed
 from .state import States
 
@@ -263,7 +264,8 @@ def placeholder(batch: dict) -> dict:
     tensors = {name: batch[name] for name in ("frames", "clean", "mask")}
     blank = {name: tensor.new_zeros((1, *tensor.shape[1:])) for name, tensor in tensors.items()}
     blank |= {"positions": torch.zeros(1, dtype=torch.int64), "sentence": [""], "name": ["nothing"], "share": 0.0}
-    return {name: batch[name] for name in ("step", "kind", "last", "broken")} | blank
+    blank["dialogue"] = [plain("nothing")]
+    return {name: batch[name] for name in ("step", "kind", "last", "broken", "only") if name in batch} | blank
 
 
 @contextlib.contextmanager

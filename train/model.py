@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lgvi_core.checkpoints import Checkpoint
 from lgvi_core.errors import InputError
+from lgvi_core.inpaint import LANGUAGE_MODEL
 from lgvi_core.models import InflatedUNet
 from lgvi_core.models.text_encoder import TextEncoder
 
@@ -87,6 +88,19 @@ def build(config: TrainConfig, weights: bool = True) -> Parts:
     start = initialise.start(config, weights)
     unet = start.unet
     unet.gradient_checkpointing = config.gradient_checkpointing
+    if config.request_encoder is not None:
+        from .talk_model import with_language  # whose model is a `Model`
+
+        return with_language(config, start, weights)
+    choose_trainable(unet, config)
+    start.text_encoder.requires_grad_(config.train_text_encoder)
+    start.autoencoder.eval().requires_grad_(False)
+    recognition = Recognition(unet, config.recognition.blocks) if config.recognition.blocks else None
+    return Parts(Model(unet, start.text_encoder, recognition, start.scheduler), start.autoencoder, start.report)
+
+
+def choose_trainable(unet: InflatedUNet, config: TrainConfig) -> None:
+    """Has those parameters of the U-Net require gradients that the config trains, or adds adapters to it."""
     if config.lora is not None:
         lora.add(unet, config.lora)
     elif config.trainable:
@@ -96,10 +110,6 @@ def build(config: TrainConfig, weights: bool = True) -> Parts:
             raise InputError(f"trainable is {config.trainable!r}, which matches none of the U-Net's parameters")
         for name, parameter in unet.named_parameters():
             parameter.requires_grad_(name in chosen)
-    start.text_encoder.requires_grad_(config.train_text_encoder)
-    start.autoencoder.eval().requires_grad_(False)
-    recognition = Recognition(unet, config.recognition.blocks) if config.recognition.blocks else None
-    return Parts(Model(unet, start.text_encoder, recognition, start.scheduler), start.autoencoder, start.report)
 
 
 def checkpoint_of(model: Model, autoencoder: nn.Module, config: TrainConfig) -> Checkpoint:
@@ -114,4 +124,5 @@ def checkpoint_of(model: Model, autoencoder: nn.Module, config: TrainConfig) -> 
         sampling=config.sampling,
         licence=config.licence,
         family="cococo" if model.unet.config.is_inpainting else "lgvi",
+        notes={} if config.request_encoder is None else {LANGUAGE_MODEL: "trained with it, and written beside it"},
     )

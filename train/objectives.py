@@ -52,6 +52,7 @@ class Objective:
         self.cache = Cache(config.cache, parts.autoencoder, self.text_encoder, config)
         heads = ("recognition",) if config.recognition.blocks else ()
         self.names = ("diffusion", *used, *heads)  # of all parts that a pass can have
+        self.weights = {"recognition": config.recognition.weight}  # of those that `_predict` gives
         self.no_text = None
         if not config.train_text_encoder:
             with torch.no_grad():
@@ -71,19 +72,15 @@ class Objective:
         no_text, no_video = (drop.to(self.device) for drop in draw_dropout(draws, config.dropout))
         noise = torch.stack([torch.randn(clean.shape[1:], generator=g) for g in draws]).to(clean)
 
-        text = self._text(batch, no_text)
         if self.fills:
             mask = F.interpolate(batch["mask"][:, None].to(clean), clean.shape[2:], mode="nearest")
             inputs = {"mask": mask, "masked_video": condition}
         else:
             inputs = {"condition": condition * ~no_video.view(-1, 1, 1, 1, 1)}
         noisy = add_noise(clean, noise, timesteps, self.alphas)
-        labels = None
-        if "owners" in batch and "recognition" in self.names:
-            labels = batch["owners"], batch["facts"], batch["mentions"] & ~no_text[:, None]
         with_mask = any(name in self.names for name in MASK_PARTS)
         decodes = with_mask and not self.fills
-        prediction, probability, recognition = model(noisy, timesteps, text, inputs, labels, decodes)
+        prediction, probability, extra = self._predict(model, batch, noisy, timesteps, no_text, inputs, decodes)
         if self.fills:
             probability = batch["mask"][:, None]
 
@@ -96,10 +93,18 @@ class Objective:
             parts |= {name: value * middle if name in ("mask", "dice") else value for name, value in found.items()}
         parts = {name: value.mean() for name, value in parts.items()}
         total = sum(getattr(config.loss, name) * value for name, value in parts.items())
-        if recognition is not None:
-            parts["recognition"] = recognition
-            total = total + config.recognition.weight * recognition
+        for name, value in extra.items():
+            total = total + self.weights[name] * value
+        parts |= extra
         return Losses(total, {k: v.detach() for k, v in parts.items()}, timesteps, per_sample.detach())
+
+    def _predict(self, model, batch, noisy, timesteps, no_text, inputs, decodes) -> tuple[Tensor, Tensor | None, dict]:
+        """The prediction, the mask's probability, and losses beside the diffusion's, by name."""
+        text, labels = self._text(batch, no_text), None
+        if "owners" in batch and "recognition" in self.names:
+            labels = batch["owners"], batch["facts"], batch["mentions"] & ~no_text[:, None]
+        prediction, probability, recognition = model(noisy, timesteps, text, inputs, labels, decodes)
+        return prediction, probability, {} if recognition is None else {"recognition": recognition}
 
     def _text(self, batch: dict, no_text: Tensor) -> Tensor:
         """Token ids (B, N) where the text encoder trains, else its features (B, N, D); those of "" where dropped."""
@@ -125,6 +130,15 @@ class Objective:
             return 1.0
         t = timesteps / len(self.alphas)
         return 4 * t * (1 - t)
+
+
+def make_objective(config: TrainConfig, parts, device: torch.device) -> Objective:
+    """The objective of a run; raises as `Objective` does."""
+    if config.request_encoder is None:
+        return Objective(config, parts, device)
+    from .talk_objective import TalkObjective  # which is an `Objective`
+
+    return TalkObjective(config, parts, device)
 
 
 def check_losses(config: TrainConfig, unet: UNetConfig) -> list[str]:

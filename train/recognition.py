@@ -8,6 +8,7 @@ The heads are thrown away after training. Not in the papers.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -85,19 +86,29 @@ class Recognition(nn.Module):
             seen = owners >= 0
             clip, *_ = torch.nonzero(seen, as_tuple=True)
             labels = facts[clip, owners[seen].long()].long()  # one row for each cell in which an object stands
-            looks, *flags = labels.split([len(LOOKS), *self.parts[len(LOOKS) :]], dim=1)
             total = 0.0
             for head, output in zip(self.heads, outputs):
-                logits = head(output, owners.shape[-1])[seen.flatten(0, 1)].split(self.parts, dim=1)
-                for i in range(len(LOOKS)):
-                    wrong = F.cross_entropy(logits[i], looks[:, i], ignore_index=UNKNOWN, reduction="none")
-                    total = total + mean_by_clip(wrong[:, None], looks[:, i : i + 1] >= 0, clip, len(owners))
-                for logit, flag in zip(logits[len(LOOKS) :], flags):
-                    wrong = F.binary_cross_entropy_with_logits(logit, flag.clamp(min=0).float(), reduction="none")
-                    total = total + FLAG_WEIGHT * mean_by_clip(wrong, flag >= 0, clip, len(owners))
+                logits = head(output, owners.shape[-1])[seen.flatten(0, 1)]
+                total = sum(told_losses(logits, labels, self.parts, clip, len(owners)), total)
             told = self.mentions(text.float().mean(dim=1))
             mentioned = F.binary_cross_entropy_with_logits(told, mentions.float())
             return total / len(self.heads) + MENTION_WEIGHT * mentioned
+
+
+def told_losses(logits: Tensor, labels: Tensor, parts: tuple[int, ...], clip: Tensor, clips: int) -> Iterator[Tensor]:
+    """Losses of what is told of objects, means over clips: of looks cross-entropy, of flags `FLAG_WEIGHT` times theirs.
+
+    logits: (rows, sum of parts). labels: (rows, FACTS) of `labels.facts`, or the first of them. parts: how many logits
+    there are for each of the looks, then for each group of flags. clip: (rows,), of which of the `clips` a row is.
+    """
+    looks, *flags = labels.split([len(LOOKS), *parts[len(LOOKS) :]], dim=1)
+    logits = logits.split(parts, dim=1)
+    for i in range(len(LOOKS)):
+        wrong = F.cross_entropy(logits[i], looks[:, i], ignore_index=UNKNOWN, reduction="none")
+        yield mean_by_clip(wrong[:, None], looks[:, i : i + 1] >= 0, clip, clips)
+    for logit, flag in zip(logits[len(LOOKS) :], flags):
+        wrong = F.binary_cross_entropy_with_logits(logit, flag.clamp(min=0).float(), reduction="none")
+        yield FLAG_WEIGHT * mean_by_clip(wrong, flag >= 0, clip, clips)
 
 
 def mean_by_clip(losses: Tensor, known: Tensor, clip: Tensor, clips: int) -> Tensor:

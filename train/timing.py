@@ -12,7 +12,7 @@ from .config import Batches, TrainConfig
 from .data import mixing
 from .footprint import HALF
 from .model import build
-from .objectives import Objective
+from .objectives import make_objective
 
 
 def timed(config: TrainConfig, kinds: Iterable[tuple[Batches, float, int]], device: torch.device) -> float:
@@ -21,11 +21,11 @@ def timed(config: TrainConfig, kinds: Iterable[tuple[Batches, float, int]], devi
     for network in (parts.model, parts.model.text_encoder, parts.autoencoder):
         network.to(device)
     config = dataclasses.replace(config, workers=0, cache=None)
-    objective, half = Objective(config, parts, device), HALF[config.precision]
+    objective, half = make_objective(config, parts, device), HALF[config.precision]
     parts.model.train()
     known, seconds = {}, 0.0
     for batch, steps, micro in kinds:
-        shape = micro, batch.frames, batch.height, batch.width
+        shape = micro, batch.frames, batch.height, batch.width, batch.only
         if shape not in known:
             one_pass = dataclasses.replace(batch, start=0, end=None, size=micro, micro=None)
             batches = mixing.loader(dataclasses.replace(config, batches=(one_pass,)), 0)

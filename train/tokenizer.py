@@ -1,7 +1,8 @@
-"""A small tokenizer in CLIP's format for models trained from nothing."""
+"""Small tokenizers in CLIP's and in LLaMA's format for models trained from nothing."""
 
 from __future__ import annotations
 
+import io
 import json
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -41,3 +42,28 @@ def train_clip_tokenizer(sentences: list[str], merges: int) -> dict[str, str]:
         "merges.txt": "#version: 0.2\n" + "\n".join(" ".join(pair) for pair in learnt) + "\n",
         "tokenizer_config.json": json.dumps(config, indent=1),
     }
+
+
+def train_sentencepiece(texts: list[str], size: int, symbols: tuple[str, ...]) -> bytes:
+    """Learn LLaMA's kind of tokenizer (byte pairs by SentencePiece) from texts; the content of tokenizer.model.
+
+    size: tokens at most, 259 of them bytes and marks. symbols: what is one token always.
+    """
+    from sentencepiece import SentencePieceTrainer
+
+    written = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=written,
+        vocab_size=size,
+        model_type="bpe",
+        user_defined_symbols=list(symbols),
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return written.getvalue()

@@ -22,8 +22,9 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .config import TrainConfig
-from .held_out import TITLES, HeldOut, means
+from .held_out import HeldOut, means
 from .report import write_report
+from .talk_held_out import TalkHeldOut
 from .watching import curves, journal, pictures, trackers
 from .watching.environment import environment
 from .watching.pictures import Row
@@ -48,7 +49,7 @@ class Watcher:
             return
         trackers.check(config)
         self.config, self.output, self.start = config, Path(output), start
-        self.held_out = HeldOut(config) if config.watch.samples else None
+        self.held_out = open_held_out(config) if config.watch.samples else None
         self.output.mkdir(parents=True, exist_ok=True)
         plain = dataclasses.asdict(config)
         journal.write_whole(self.output / "config.json", json.dumps(plain, indent=1) + "\n")
@@ -114,7 +115,7 @@ class Watcher:
         found, rows = self.held_out.run(model, autoencoder)
         self._pause(time.monotonic() - began)
         path = self.output / f"samples-{step:06d}.png"
-        self._picture("samples", path, TITLES, rows, step)
+        self._picture("samples", path, self.held_out.titles, rows, step)
         self.journal.write({"step": step, "held_out": found, "picture": path.name})
         self._scalars({f"held_out/{name}": value for name, value in found.items()}, step)
         log.info("step %d, held out: %s", step, ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
@@ -225,6 +226,11 @@ class Bins:
             self.running[i] = now if before is None else MEMORY * before + (1 - MEMORY) * now
         self.sums[:], self.counts[:] = 0, 0
         return list(self.running)
+
+
+def open_held_out(config: TrainConfig) -> HeldOut | TalkHeldOut:
+    """What measures a model of the config on held-out clips; raises as `HeldOut` does."""
+    return HeldOut(config) if config.request_encoder is None else TalkHeldOut(config)
 
 
 def batch_rows(batch: dict) -> tuple[list[str], list[Row]]:

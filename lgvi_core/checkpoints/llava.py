@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..models.request_encoder import RequestEncoder
+from . import request_file
 from .files import first_bytes, half_downloaded, listing, read_json
 from .fitting import check_fit, empty_module, fill, stored_dtype, usable_device
 from .llava_names import EMBEDDING, HEAD, PARTS, TEXT, VISION, public_name, todays_name
@@ -76,11 +77,9 @@ def load_request_encoder(
     source = read_request_encoder(path, base, vision, system_prompt)
     layers = {name: weight for name, weight in source.weights.items() if name.startswith(LAYERS)}
     dtype = dtype or stored_dtype(layers, device)
-    encoder = _empty(source)
+    encoder = empty_request_encoder(source)
     llava, names = encoder.llava, _own_names(encoder)
-    for name, module in list(llava.named_modules()):
-        if "inv_freq" in module._buffers:  # computed, so not on the meta device
-            llava.set_submodule(name, type(module)(config=module.config).to(device))
+    _compute_tables(encoder, device)
     weights = {names[name]: weight for name, weight in source.weights.items()}
     if bits is not None:
         weights = quantise(llava, LAYERS, weights, device, dtype, bits)
@@ -97,11 +96,14 @@ def read_request_encoder(
 ) -> LlavaSource:
     """LGVI-I's language model on disk, checked.
 
-    path: the public LGVI-I folder, or its llava_weights.pth. base: LLaVA-1.5-7B's folder, in its own layout or that of
-    transformers; searched in and beside `path` if None. vision: the folder of CLIP ViT-L/14-336, needed by LLaVA's own
-    layout; searched in and beside `base` if None. system_prompt: in place of system_prompt.txt beside the weights.
+    path: the public LGVI-I folder, its llava_weights.pth, or a file of `request_file`, which is whole. base:
+    LLaVA-1.5-7B's folder, in its own layout or that of transformers; searched in and beside `path` if None. vision: the
+    folder of CLIP ViT-L/14-336, needed by LLaVA's own layout; searched in and beside `base` if None. system_prompt: in
+    place of system_prompt.txt beside the weights.
     Raises `InputError`, which names files and weights, for what is absent, damaged or does not fit.
     """
+    if request_file.matches(Path(path).expanduser()):
+        return _read_whole(Path(path).expanduser(), base or vision, system_prompt)
     file = weights_file(Path(path).expanduser())
     trained = open_weights(file)
     differences = (sorted(set(TRAINED) - set(trained)), sorted(set(trained) - set(TRAINED)))
@@ -123,7 +125,7 @@ def read_request_encoder(
     prompt = system_prompt if system_prompt is not None else _read_prompt(file.parent / PROMPT_FILE)
     source = LlavaSource(folder, config, weights | trained, head, tokenizer.read_bytes(), prompt)
 
-    encoder = _empty(source)
+    encoder = empty_request_encoder(source)
     values = encoder.llava.state_dict()
     expected = {today: values[name] for today, name in _own_names(encoder).items()}
     check_fit({name: expected.pop(name) for name in trained}, trained, source, "language model")
@@ -131,6 +133,52 @@ def read_request_encoder(
     check_fit(expected, rest, source, "language model")
     check_fit(encoder.head.state_dict(), head, source, "language model's head")
     return source
+
+
+def _read_whole(path: Path, base, system_prompt: str | None) -> LlavaSource:
+    """A file of `request_file`, checked."""
+    if base is not None:
+        raise InputError(f"{path} is whole, it takes no LLaVA folder as base and no vision tower")
+    source = LlavaSource(**request_file.read(path))
+    if system_prompt is not None:
+        source.system_prompt = system_prompt
+    encoder = empty_request_encoder(source)
+    values = encoder.llava.state_dict()
+    expected = {today: values[name] for today, name in _own_names(encoder).items()}
+    check_fit(expected, source.weights, source, "language model")
+    check_fit(encoder.head.state_dict(), source.head, source, "language model's head")
+    return source
+
+
+def new_request_encoder(
+    base: str | os.PathLike,
+    width: int,
+    system_prompt: str,
+    vision: str | os.PathLike | None = None,
+    weights: bool = True,
+) -> RequestEncoder:
+    """LLaVA with a head that is new, to train LGVI-I from; without `weights`, on the meta device.
+
+    base, vision: as of `read_request_encoder`. width: of the U-Net's text features. Weights keep the type they are
+    stored as. Raises as `read_request_encoder`.
+    """
+    folder = Path(base).expanduser()
+    config, stored = _read_base(folder, None if vision is None else Path(vision).expanduser())
+    tokenizer = folder / "tokenizer.model"
+    if not tokenizer.is_file():
+        raise half_downloaded(folder, "it has no tokenizer.model")
+    head = {"2.weight": Weight(folder, (width, 0), torch.float32, lambda: None)}
+    source = LlavaSource(folder, config, stored, head, tokenizer.read_bytes(), system_prompt)
+    encoder = empty_request_encoder(source)
+    values, names = encoder.llava.state_dict(), _own_names(encoder)
+    check_fit({today: values[name] for today, name in names.items()}, stored, source, "language model")
+    if weights:
+        _compute_tables(encoder, torch.device("cpu"))
+        fill(encoder.llava, {names[name]: weight for name, weight in stored.items()}, torch.device("cpu"), None)
+        encoder.head.to_empty(device="cpu")
+        for layer in (encoder.head[0], encoder.head[2]):
+            layer.reset_parameters()
+    return encoder
 
 
 def public_parts(encoder: RequestEncoder) -> dict[str, dict[str, Tensor]]:
@@ -156,6 +204,16 @@ def weights_file(path: Path) -> Path:
         if file.is_file():
             return file
     raise InputError(f"there is no {FILE} in {path}; give the public LGVI-I folder, or llava_weights.pth itself")
+
+
+def is_trained_part(path: Path) -> bool:
+    """Whether `path` is LGVI-I's public folder, or the file or folder of what is trained of its language model.
+
+    A file of `request_file` is one too: it has all of it.
+    """
+    if path.is_file():
+        return path.name == FILE.name or request_file.matches(path)
+    return any((path / file).is_file() for file in (FILE, FILE.name))
 
 
 def _read_base(folder: Path, vision: Path | None) -> tuple[dict, Weights]:
@@ -200,14 +258,15 @@ def _todays_config(config: dict, vision_config: dict, folder: Path) -> dict:
 def _find_base(file: Path) -> Path:
     """The one LLaVA folder in or beside the folder that the weights belong to."""
     roots = file.absolute().parents[:3] if file.parent.name == FILE.parent.name else file.absolute().parents[:2]
-    found = sorted({entry for root in roots for entry in root.iterdir() if _is_base(entry)})
+    found = sorted({entry for root in roots for entry in root.iterdir() if is_base(entry)})
     if len(found) != 1:
         what = f"several LLaVA folders ({listing([str(path) for path in found])})" if found else "no LLaVA folder"
         raise InputError(f"in and beside {file.parent} there is {what}; give {BASE} as base")
     return found[0]
 
 
-def _is_base(folder: Path) -> bool:
+def is_base(folder: Path) -> bool:
+    """Whether a folder's config says that it is LLaVA, in either of its layouts."""
     try:
         config = read_json(folder / "config.json")
     except (InputError, OSError):
@@ -262,7 +321,21 @@ def _own_names(encoder: RequestEncoder) -> dict[str, str]:
     return {todays_name(name): name for name in encoder.llava.state_dict() if todays_name(name) is not None}
 
 
-def _empty(source: LlavaSource) -> RequestEncoder:
+def _compute_tables(encoder: RequestEncoder, device: torch.device) -> None:
+    """Makes what is computed, not stored, of an encoder on the meta device."""
+    for name, module in list(encoder.llava.named_modules()):
+        if "inv_freq" in module._buffers:
+            encoder.llava.set_submodule(name, type(module)(config=module.config).to(device))
+    tower = encoder.llava.model.vision_tower
+    names = [name for name, buffer in tower.named_buffers() if buffer.is_meta and not name.endswith("position_ids")]
+    made = type(tower)(tower.config) if names else None  # where windows have tables, as Swin's, the tower is small
+    for name in names:
+        owner, _, table = name.rpartition(".")
+        tower.get_submodule(owner)._buffers[table] = made.get_buffer(name).to(device)
+
+
+def empty_request_encoder(source: LlavaSource) -> RequestEncoder:
+    """The encoder of a source, on the meta device."""
     width = source.head["2.weight"].shape[0]
     return empty_module(
         source,

@@ -32,7 +32,7 @@ TRANSFORMERS: Table = (  # of every version, and CLIP's own file
     ("vision_model.", VISION),
 )
 ANY: Table = (*PUBLIC[:3], *TRANSFORMERS, *PUBLIC[3:])
-TABLES = (".rotary_emb.inv_freq", ".position_ids")  # what transformers computes itself
+TABLES = (".rotary_emb.inv_freq", ".position_ids", ".relative_position_index")  # what transformers computes itself
 
 
 def todays_name(name: str, table: Table = ANY) -> str | None:

@@ -45,7 +45,8 @@ class UNetConfig:
     reuse: bool = False  # the gated prediction may take what surrounds the mask, and what other frames show there
     noise_ramp: bool = False  # noisy latents enter by 1 - t / (T - 1): not at all at the last timestep, pure noise
     num_train_timesteps: int = 1000  # T, of the noise ramp
-    coordinates: bool = False  # add a projection of each latent's place in the frame after the first convolution
+    # Add a projection of each latent's place after the first convolution: in the frame, or beside what is to be filled.
+    coordinates: bool = False
     pooled_text: bool = False  # add the mean of the text features to the time embedding
     resnet_time_scale_shift: str = "default"  # "scale_shift": the time embedding scales and shifts the second norm
     frame_norm: bool = False  # GroupNorm over each frame rather than over the clip (CoCoCo)

@@ -14,6 +14,8 @@ from ..errors import InputError
 from .request_text import IMAGE, RequestTokenizer, between_tags, cut_start, write_prompt
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..conversation import Turn
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
@@ -93,10 +95,11 @@ class RequestEncoder(nn.Module):
             nn.Linear(text.hidden_size, text.hidden_size), nn.ReLU(), nn.Linear(text.hidden_size, width, bias=False)
         )
         self.image_size = vision.image_size
-        self.image_tokens = (vision.image_size // vision.patch_size) ** 2
+        stages = len(getattr(vision, "depths", (1,)))  # a tower like Swin halves its resolution from each to the next
+        self.image_tokens = (vision.image_size // (vision.patch_size * 2 ** (stages - 1))) ** 2
         self.max_length = text.max_position_embeddings
-        if self.llava.config.vision_feature_select_strategy == "full":
-            self.image_tokens += 1
+        if self.llava.config.vision_feature_select_strategy == "full" and stages == 1:
+            self.image_tokens += 1  # the class token, which a tower of several stages has not
 
     @property
     def device(self) -> torch.device:
@@ -230,6 +233,22 @@ def picture(frame: Tensor, size: int) -> Tensor:
     """A frame (H, W, 3), uint8 or float in [0, 1], as CLIP's pixels (1, 3, size, size).
 
     The shorter side becomes `size` (Pillow's bicubic), the middle is kept, CLIP's mean and deviation are taken out.
+    Raises `InputError` as `as_image`.
+    """
+    from PIL.Image import Resampling
+
+    image = as_image(frame)
+    width, height = image.size
+    resized = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+    image = image.resize(resized, Resampling.BICUBIC)
+    left, top = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
+    pixels = torch.from_numpy(np.array(image))[top : top + size, left : left + size].permute(2, 0, 1) / 255
+    return ((pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1))[None]
+
+
+def as_image(frame: Tensor) -> Image.Image:
+    """A frame (H, W, 3), uint8 or float in [0, 1], as a Pillow image.
+
     Raises `InputError` for what is no frame, or one whose sides are too different.
     """
     from PIL import Image
@@ -241,8 +260,4 @@ def picture(frame: Tensor, size: int) -> Tensor:
         raise InputError(f"the frame has {width}x{height} pixels; one side may be {LONGEST_SIDE} times the other")
     if frame.is_floating_point():
         frame = (frame.clamp(0, 1) * 255).round().to(torch.uint8)
-    resized = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
-    image = Image.fromarray(frame.cpu().numpy()).resize(resized, Image.Resampling.BICUBIC)
-    left, top = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
-    pixels = torch.from_numpy(np.array(image))[top : top + size, left : left + size].permute(2, 0, 1) / 255
-    return ((pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1))[None]
+    return Image.fromarray(frame.cpu().numpy())

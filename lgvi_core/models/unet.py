@@ -164,7 +164,8 @@ class InflatedUNet(nn.Module):
                 x = self.conv_in(torch.cat([x, source], dim=1))
 
         if config.coordinates:
-            x = x + self.coordinate_conv_in(places(height, width).to(x))
+            place = beside(holes) if config.is_inpainting else places(height, width)
+            x = x + self.coordinate_conv_in(place.to(x))
 
         skips = [x]
         for block in self.down_blocks:
@@ -273,6 +274,17 @@ def places(height: int, width: int) -> Tensor:
     """Each latent's place (1, 2, H, W): x and y from -1 to 1 between the frame's edges."""
     axes = ((2 * torch.arange(side) + 1) / side - 1 for side in (height, width))
     return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1])[None]
+
+
+def beside(holes: Tensor) -> Tensor:
+    """Each latent's place (N, 2, H, W), x and y in eighths of the frame from the middle of the box around the hole.
+
+    holes: (N, 1, H, W), 1 = fill. All zero where a frame has no hole.
+    """
+    grid, inside = places(*holes.shape[-2:]).to(holes), holes > 0.5
+    high = torch.where(inside, grid, -torch.inf).amax((2, 3), keepdim=True)
+    low = torch.where(inside, grid, torch.inf).amin((2, 3), keepdim=True)
+    return torch.where(inside.any(-1, keepdim=True).any(-2, keepdim=True), 4 * (grid - (low + high) / 2), 0.0)
 
 
 def grow(logits: Tensor, upscale: int) -> Tensor:

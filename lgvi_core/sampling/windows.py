@@ -66,11 +66,16 @@ def crossfade(windows: Iterable[tuple[int, Tensor | tuple[Tensor, ...]]]) -> Ite
             )
         if finished:
             yield _unpack([x[:finished] for x in held], single)
-        ramp = [0.5 - 0.5 * math.cos(math.pi * (i + 1) / (overlap + 1)) for i in range(overlap)]
+        ramp = fade_in(overlap)
         blended = [_blend(old[finished:], new[:overlap], ramp) for old, new in zip(held, incoming)]
         start, held = next_start, tuple(torch.cat([mix, new[overlap:]]) for mix, new in zip(blended, incoming))
     if held is not None:
         yield _unpack(held, single)
+
+
+def fade_in(overlap: int) -> list[float]:
+    """The weight of a new window in each frame of an overlap: a raised cosine."""
+    return [0.5 - 0.5 * math.cos(math.pi * (i + 1) / (overlap + 1)) for i in range(overlap)]
 
 
 def _unpack(tensors, single):

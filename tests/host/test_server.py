@@ -15,6 +15,9 @@ NODES = {
     "LGVIGuider": "LGVI Three-Way Guider",
     "LGVISampler": "LGVI Sampler (DDIM)",
     "LGVITaskVectorMerge": "Task-Vector LoRA Merge",
+    "LGVIMaskShape": "Mask Shape",
+    "LGVIPickFrames": "Pick Frames",
+    "LGVIKeyframePropagate": "Keyframe Propagate",
 }
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 

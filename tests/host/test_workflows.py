@@ -8,6 +8,7 @@ import sys
 from fractions import Fraction
 
 import av
+import built_in
 import numpy as np
 import pytest
 from host_server import ROOT, Client
@@ -26,7 +27,11 @@ FILES = {path.stem: path for path in sorted((ROOT / "workflows").glob("*.json"))
 WANT_A_DOWNLOAD = {"sam3-mask": "sam3.1_multiplex_fp16.safetensors"}
 RUNNABLE = sorted(FILES.keys() - WANT_A_DOWNLOAD.keys())
 OF_CORES_SAMPLERS = "ksampler"  # what comes out is the model's own picture, at its size
-OF_OUR_SAMPLER = [name for name in RUNNABLE if name != OF_CORES_SAMPLERS]
+OF_KEYFRAMES = ["edit-a-frame", "long-clip", "two-keyframes"]
+OF_A_THING_FOUND = ["personal-fill", "replace-by-words", *OF_KEYFRAMES]  # and its place filled
+THAT_FILL = ["fill-by-prompt", *OF_A_THING_FOUND]
+THAT_REMOVE = [name for name in RUNNABLE if name not in (OF_CORES_SAMPLERS, *THAT_FILL)]
+LAST = dict.fromkeys(OF_KEYFRAMES, "LGVIKeyframePropagate")  # where the result comes from, if not from our sampler
 MODEL_SIDE = 64
 ACTIVE = 0  # a node's mode; others are muted or bypassed
 LOADERS = {"CheckpointLoaderSimple": "checkpoints", "CLIPLoader": "text_encoders"}  # and the folders they load from
@@ -52,15 +57,23 @@ def clip(server):
 
 
 @pytest.fixture(scope="module")
-def graph_of(server):
+def chosen(server):
+    """What is chosen for built-in models that are not there."""
+    return built_in.stand_ins(server)
+
+
+@pytest.fixture(scope="module")
+def graph_of(server, chosen):
     """A workflow's graph, that of its nodes' results which no file shows saved as pictures too."""
 
     def graph_of(name):
-        graph = server.graph_of(workflow(name))
+        graph = built_in.in_place(server.graph_of(workflow(name)), chosen)
         saved = {}
+        if name in OF_KEYFRAMES:
+            saved["keyframes"] = graph[the_node(graph, LAST[name])]["inputs"]["keyframes"]
         if name != OF_CORES_SAMPLERS:
-            sampler = the_node(graph, "LGVIVideoInpaintSampler")
-            saved = {"result": [sampler, 1], "mask": ["mask image", 0], "source": ["parts", 0]}
+            sampler = the_node(graph, LAST.get(name, "LGVIVideoInpaintSampler"))
+            saved |= {"result": [sampler, 1], "mask": ["mask image", 0], "source": ["parts", 0]}
             graph["mask image"] = server.node("MaskToImage", mask=[sampler, 2])
             graph["parts"] = server.node("GetVideoComponents", video=[the_node(graph, "LoadVideo"), 0])
         return graph | {key: server.node("SaveImage", images=images) for key, images in saved.items()}
@@ -127,7 +140,9 @@ def slow(graph, seed):
 
 
 def test_the_workflows_of_the_specification_are_there():
-    assert FILES.keys() == {"remove-by-words", "interactive-request", "preview-edit-remove", "sam3-mask", "ksampler"}
+    removing = {"remove-by-words", "interactive-request", "preview-edit-remove", "sam3-mask", "ksampler"}
+    filling = {"fill-by-prompt", "replace-by-words", "personal-fill"}
+    assert FILES.keys() == removing | filling | {"edit-a-frame", "two-keyframes", "long-clip"}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -146,7 +161,9 @@ def test_a_workflow_starts_with_the_demo_and_offers_what_it_needs_beyond_it(name
     for node in workflow(name)["nodes"]:
         values, models = node.get("widgets_values", []), node["properties"].get("models", [])
         if node["type"] == "LGVILoader":
-            assert values[0] == "demo (built in)" and not models
+            assert values[0] in (built_in.DEMO, built_in.FILL) and not models
+        if node["type"] == "LGVITaskVectorMerge":
+            assert values[0] == built_in.STYLE
         if node["type"] == "LoadVideo":
             assert values[0] == CLIP.name
         if node["type"] in LOADERS:
@@ -187,7 +204,7 @@ def test_a_workflow_gives_the_whole_video_with_rate_and_sound(shipped, server, n
             assert np.abs(sound).max() > 0.05
 
 
-@pytest.mark.parametrize("name", OF_OUR_SAMPLER)
+@pytest.mark.parametrize("name", [*THAT_REMOVE, *THAT_FILL])
 def test_every_pixel_beyond_the_grown_mask_is_the_videos_own(shipped, pictures, name):
     graph, run = shipped(name)
     result, source = pictures(run, "result"), pictures(run, "source")
@@ -195,7 +212,7 @@ def test_every_pixel_beyond_the_grown_mask_is_the_videos_own(shipped, pictures, 
     assert result.shape == source.shape == (FRAMES, SIDE, SIDE, 3)
     changed = (result != source).any(axis=-1)
     assert (changed & mask).sum() > 0.9 * mask.sum() > 0
-    grown = masks.dilate(mask, SIDE // 16)  # further than the mask grows by itself
+    grown = masks.dilate(mask, SIDE // (16 if name in THAT_REMOVE else 8))  # further than the mask grows by itself
     assert not (changed & ~grown).any()
 
 
@@ -205,10 +222,55 @@ def test_the_mask_is_the_one_that_the_command_line_finds(shipped, pictures, comm
     assert iou(mask, command_line) > LEAST_IOU_WITH_COMMAND_LINE
 
 
-@pytest.mark.parametrize("name", OF_OUR_SAMPLER)
+@pytest.mark.parametrize("name", THAT_REMOVE)
 def test_the_mask_is_on_what_the_words_name(shipped, pictures, truth, name):
     mask = pictures(shipped(name)[1], "mask")[..., 0] > 127
     assert iou(mask, truth) > LEAST_IOU_WITH_TRUTH
+
+
+@pytest.mark.parametrize("name", OF_A_THING_FOUND)
+def test_a_loosened_mask_covers_what_the_words_name_and_little_more(shipped, pictures, truth, name):
+    mask = pictures(shipped(name)[1], "mask")[..., 0] > 127
+    assert (mask & truth).sum() > 0.97 * truth.sum() and mask.sum() < 3 * truth.sum()
+
+
+@pytest.mark.parametrize("name, indices", [("edit-a-frame", [0]), ("long-clip", [36]), ("two-keyframes", [0, -1])])
+def test_keyframes_come_back_as_they_were_edited(shipped, pictures, name, indices):
+    run = shipped(name)[1]
+    keyframes, result, source = (pictures(run, node) for node in ("keyframes", "result", "source"))
+    mask = pictures(run, "mask")[..., 0] > 127
+    assert len(keyframes) == len(indices)
+    for index, keyframe in zip(indices, keyframes):
+        assert np.array_equal(result[index][mask[index]], keyframe[mask[index]])
+        assert (keyframe != source[index])[mask[index]].any()
+
+
+def test_the_tries_at_a_frame_are_different_pictures_of_it(shipped, pictures):
+    graph, run = shipped("edit-a-frame")
+    tries = pictures(run, the_node(graph, "PreviewImage")).astype(int)
+    mask = pictures(run, "mask")[0, ..., 0] > 127
+    assert len(tries) == 4
+    for i, one in enumerate(tries):
+        assert all(np.abs(one - other)[mask].mean() > 0.1 for other in tries[:i])
+
+
+def test_beta_is_how_much_of_the_style_is_seen(shipped, pictures, client):
+    graph, run = shipped("personal-fill")
+    merge = the_node(graph, "LGVITaskVectorMerge")
+    without = graph | {merge: {**graph[merge], "inputs": graph[merge]["inputs"] | {"beta": 0.0}}}
+    assert not np.array_equal(pictures(client.run(without), "result"), pictures(run, "result"))
+
+
+def test_without_opencv_the_node_says_what_it_cannot_do(shipped, graph_of, client):
+    graph, run = shipped("long-clip")
+    node = the_node(graph, "LGVIKeyframePropagate")
+    (shown,) = run.outputs[node]["lgvi_compare"]
+    assert "OpenCV is not installed: cuts in the video are not looked for" in shown["message"].splitlines()
+    graph = graph_of("long-clip")
+    picked = graph[node]["inputs"]["indices"][0]
+    tracked = {"mask": [picked, 1], "one_mask": "tracked from the first keyframe"}
+    error = client.run(graph | {node: {**graph[node], "inputs": graph[node]["inputs"] | tracked}}, expect="error").error
+    assert error["node_id"] == node and "tracking a mask needs OpenCV" in error["exception_message"]
 
 
 def test_the_request_becomes_the_prompt_and_so_the_same_video(shipped, pictures):

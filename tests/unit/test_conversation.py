@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from lgvi_core.answer import KEYS, SILENT
+from lgvi_core.answer import CUT_OFF, KEYS, MARKS, NOT_A_REMOVAL, SILENT
 from lgvi_core.conversation import REASONS, Answer, Turn, instruction, parse, read_turns, rules, write_turns
 from lgvi_core.errors import InputError
 from lgvi_core.region import Region
@@ -137,14 +137,14 @@ def check(answer):
 def test_direct_requests_become_prompts(request_, prompt):
     answer = rules(request_)
     check(answer)
-    assert answer == Answer(prompt, f"I will {prompt}.", met=True)
+    assert answer == Answer(prompt, f"I will {prompt}.", kind="remove")
 
 
 @pytest.mark.parametrize("request_, kind", UNMET.items())
 def test_what_is_no_direct_request_is_answered_in_words(request_, kind):
     answer = rules(request_)
     check(answer)
-    assert answer == Answer("", REASONS[kind])
+    assert answer == Answer("", REASONS[kind], kind="not a removal" if kind in NOT_A_REMOVAL else "ask")
 
 
 def test_every_sentence_of_the_demo_domain_is_read_with_its_own_noun_phrase():
@@ -185,7 +185,7 @@ def test_a_marked_region_tells_what_this_is():
         "remove the dog": "remove the dog",
     }.items():
         answer = rules(request, marked=True)
-        assert answer == Answer(prompt, f"I will {prompt} in the marked region.", met=True)
+        assert answer == Answer(prompt, f"I will {prompt} in the marked region.", kind="remove")
     assert not rules("keep only this", marked=True).met
     assert not rules("make it nicer", marked=True).met
 
@@ -229,6 +229,16 @@ def test_what_earlier_turns_do_not_settle_is_asked(requests, reason):
         answer = rules(request, turns)
         turns += [Turn("user", request), Turn("assistant", answer.response, answer.prompt)]
     assert answer == Answer("", REASONS[reason])
+
+
+@pytest.mark.parametrize("first, other", [
+    ("remove the red dog on the left", "remove the red dog"), ("remove the upper circle", "remove the circle"),
+    ("remove the small square on the left", "remove the small square"),
+    ("remove the small red square", "remove the large red square"),
+])  # fmt: skip
+def test_the_other_of_two_is_named_without_its_place_where_the_first_is_gone(first, other):
+    done = [Turn("user", first), Turn("assistant", "I will.", first)]
+    assert rules("great, and the other one?", done, gone=True).prompt == other
 
 
 def test_the_answer_to_a_question_that_was_asked_back_is_understood():
@@ -291,6 +301,50 @@ def test_a_models_answer_is_read(written, prompt, response):
     answer = parse(written)
     check(answer)
     assert (answer.prompt, answer.response) == (prompt, response)
+
+
+@pytest.mark.parametrize("written, kind, response", [
+    ("There are two. Which one? {{ask}}", "ask", "There are two. Which one?"),
+    ("A park, and nobody in it. {{absent}}", "absent", "A park, and nobody in it."),
+    ("Shall I remove it? <other>", "not a removal", "Shall I remove it?"),
+    ("{{ABSENT}}", "absent", SILENT),
+    ("I am not sure. {{prompt}}remove the dog{{/prompt}} {{ask}}", "ask", "I am not sure."),  # the mark counts
+    ('{"response": "None there. {{absent}}", "prompt": ""}', "absent", "None there."),
+    ("Which of the two dogs should I remove?", "ask", "Which of the two dogs should I remove?"),
+    ("There is no dog in the picture.", "absent", "There is no dog in the picture."),
+    ("I can't see a dog here.", "absent", "I can't see a dog here."),
+    ("I can only remove things. Shall I remove the bus?", "not a removal",
+     "I can only remove things. Shall I remove the bus?"),
+    ("Fine. {{prompt}}replace the dog with a cat{{/prompt}}", "not a removal", "Fine."),
+    ("A cat. <module>A</module><instruction>remove the dog</instruction>", "not a removal", "A cat."),
+    ("Hm.", "ask", "Hm."),
+])  # fmt: skip
+def test_why_nothing_is_removed_is_told_by_a_mark_or_by_the_words(written, kind, response):
+    answer = parse(written)
+    check(answer)
+    assert (answer.kind, answer.response) == (kind, response)
+
+
+@pytest.mark.parametrize("prompt, named", [
+    ("a brown dog on the left", "remove a brown dog on the left"), ("brown dog", "remove brown dog"),
+    ("quita el perro", ""), ("the dog is brown", ""), ("none", ""),
+])  # fmt: skip
+def test_a_thing_named_between_tags_is_to_go(prompt, named):
+    assert parse(f"Sure. {{{{prompt}}}}{prompt}{{{{/prompt}}}}").prompt == named
+
+
+def test_an_answer_that_was_cut_off_counts_only_with_a_closed_prompt():
+    closed = "Sure. {{prompt}}remove the dog{{/prompt}} And then I"
+    assert parse(closed, ended=False).prompt == "remove the dog"
+    for cut in ("Sure. {{prompt}}remove the do", "Remove the dog.", "Sure, I", closed + " {{prompt}}remove"):
+        answer = parse(cut, ended=False)
+        check(answer)
+        assert answer.kind == "ask" and answer.response.endswith(CUT_OFF)
+
+
+def test_a_model_is_told_the_marks_that_are_read():
+    for kind, mark in MARKS.items():
+        assert mark in instruction("remove the dog") and parse(f"No. {mark}").kind == kind
 
 
 def test_vitrons_tags_are_read():
@@ -458,7 +512,7 @@ def test_the_examples_in_the_instruction_are_read_as_they_are_meant():
     examples = instruction("").partition("Examples:")[2]
     turns = read_turns(examples.strip())
     assert [turn.prompt for turn in turns if turn.role == "assistant"][:-1] == [
-        "remove the lamp post", "remove the gull at the top", "", "",
+        "remove the lamp post", "remove the gull at the top", "", "", "",
     ]  # fmt: skip
     for turn in turns:
         assert not turn.prompt or read(turn.prompt).prompt == turn.prompt

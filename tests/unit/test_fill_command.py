@@ -68,14 +68,16 @@ def test_every_option_reaches_the_model(folder, capsys, monkeypatch):
         monkeypatch, capsys, "--base", "sd.ckpt", "--negative-prompt", "blur", "--mask", "mask.png", "--mask-output",
         "mask.mp4", "--sheet", "sheet.png", "--steps", "7", "--guidance", "2.5", "--scheduler", "euler", "--seed", "9",
         "--size", "64x48", "--window", "12", "--overlap", "3", "--batch-passes", "--dilate", "5", "--feather", "1.5",
-        "--no-keep-outside", "--device", "cpu", "--dtype", "bfloat16",
+        "--no-keep-outside", "--device", "cpu", "--dtype", "bfloat16", "--mask-shape", "box_expand", "--mask-grow", "4",
+        "--chain", "--no-match-colours", "--cross-cuts", "--track", "--mask-frame", "6",
     )  # fmt: skip
     assert given == {
         "positional": ("in.mp4", "a yellow star", "out.mp4"), "mask": "mask.png", "mask_words": None,
         "negative_prompt": "blur", "base": "sd.ckpt", "mask_output": "mask.mp4", "sheet": "sheet.png",
         "checkpoint": "fill.safetensors", "device": "cpu", "dtype": "bfloat16", "steps": 7, "guidance_scale": 2.5,
         "scheduler": "euler", "seed": 9, "size": (64, 48), "window": 12, "overlap": 3, "batch_passes": True,
-        "dilate": 5.0, "feather": 1.5, "keep_outside": False,
+        "dilate": 5.0, "feather": 1.5, "keep_outside": False, "mask_shape": "box_expand", "mask_grow": 4.0,
+        "chain": True, "match_colours": False, "cross_cuts": True, "track": True, "mask_frame": 6,
     }  # fmt: skip
 
 
@@ -103,8 +105,9 @@ def test_a_colour_of_the_video_is_filled(folder, capsys):
 
 def test_replacing_takes_the_mask_from_words(folder, capsys):
     words = "replace the red circle with a yellow star"
-    code, out, _ = run(capsys, command("--mask-checkpoint", "remove.safetensors", words=words))
+    code, out, err = run(capsys, command("--mask-checkpoint", "remove.safetensors", words=words))
     assert code == 0 and out == "out.mp4: 31 frames, mask covers 100.00 %\n"
+    assert "finding 'the red circle', window 2 of 2: 100%" in err and "\rwindow 1 of" in err
 
 
 REFUSED = {

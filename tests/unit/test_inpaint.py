@@ -27,7 +27,7 @@ from lgvi_core.models.autoencoder import SpaceToDepthAutoencoder, StableDiffusio
 from lgvi_core.models.text_encoder import TextEncoder
 from lgvi_core.sheet import ContactSheet
 from lgvi_core.user_mask import UserMask
-from lgvi_core.video import VideoSource, VideoWriter, open_video
+from lgvi_core.video import Frame, VideoSource, VideoWriter, open_video
 from train.data.synthetic import draw
 from train.tokenizer import train_clip_tokenizer
 
@@ -748,11 +748,10 @@ def test_a_thousand_frames_go_through_with_three_windows_in_memory(everything, t
         for index in range(1000):
             image = blank + np.uint8(index % 250)
             read.watch(image)
-            yield module.Frame(image, Fraction(index, 25))
+            yield Frame(image, Fraction(index, 25))
             del image
 
     source = VideoSource(tmp_path / "long.mp4", 16, 16, Fraction(25), 1000, False, None, Fraction(1), frames)
-    monkeypatch.setattr(module, "open_video", lambda path: source)
     write_one = VideoWriter.write
 
     def watch_and_write(writer, image, time):
@@ -761,7 +760,7 @@ def test_a_thousand_frames_go_through_with_three_windows_in_memory(everything, t
 
     monkeypatch.setattr(VideoWriter, "write", watch_and_write)
     gc.collect()
-    result = inpaint("long.mp4", REQUEST, tmp_path / "out.mp4", checkpoint=everything, sheet=tmp_path / "sheet.png",
+    result = inpaint(source, REQUEST, tmp_path / "out.mp4", checkpoint=everything, sheet=tmp_path / "sheet.png",
                      mask_output=tmp_path / "mask.mp4")
     assert result.frame_count == read.seen == 1000 and written.seen == 2000
     assert read.most <= 3 * 24 and written.most <= 24

@@ -11,10 +11,13 @@ import pytest
 import torch
 import yaml
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from small_llava import small_tokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, LlavaConfig, LlavaForConditionalGeneration
 
 from lgvi_core import checkpoints
+from lgvi_core.checkpoints.cococo import MOTION
 from lgvi_core.errors import InputError
+from lgvi_core.mask_shapes import SHAPES
 from lgvi_core.models import InflatedUNet, UNetConfig
 from train import check, footprint, model
 from train import config as configs
@@ -26,7 +29,7 @@ from train.tokenizer import train_clip_tokenizer
 FOLDER = Path(configs.__file__).parent / "configs"
 SHIPPED = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))
 ABLATIONS = [name for name in SHIPPED if name.startswith("ablations/") and name != "ablations/images.yaml"]
-FILLS = [name for name in SHIPPED if name.startswith(("fill-", "cococo"))]
+FILLS = [name for name in SHIPPED if name.startswith(("fill-", "cococo", "vivid"))]
 FILL_ABLATIONS = [name for name in FILLS if name.startswith("cococo-ablations/")]
 PAPER = ["lgvi-rovi.yaml", "lgvi-rovi-24gb.yaml"]
 SMALL = [
@@ -54,7 +57,7 @@ SD_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 1
 
 def test_every_config_is_among_these():
     assert {"demo.yaml", "lgvi-rovi.yaml", "lgvi-rovi-24gb.yaml", "lgvi-lora.yaml"} <= set(SHIPPED)
-    assert {"fill-base.yaml", "fill-demo.yaml", "cococo.yaml", "cococo-24gb.yaml"} <= set(FILLS)
+    assert {"fill-base.yaml", "fill-demo.yaml", "cococo.yaml", "cococo-24gb.yaml", "vivid.yaml"} <= set(FILLS)
     assert len(ABLATIONS) == len(FILL_ABLATIONS) == 5
 
 
@@ -173,6 +176,32 @@ def test_the_papers_run_is_the_papers(full_size, triplets, large_machine):
     assert "A100" in found
 
 
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory):
+    """A folder of the size of LLaVA-1.5-7B without values, and a tokenizer of few words."""
+    folder = tmp_path_factory.mktemp("llava")
+    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    config = LlavaConfig(
+        text_config={"model_type": "llama", "vocab_size": 32064, "max_position_embeddings": 4096},
+        vision_config={"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14, **vision},
+    )
+    with torch.device("meta"):
+        write_hole(folder / "model.safetensors", LlavaForConditionalGeneration(config).state_dict())
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    (folder / "tokenizer.model").write_bytes(small_tokenizer())
+    return folder
+
+
+def test_lgvi_is_run_trains_what_the_papers_did(full_size, llava, triplets, large_machine):
+    found = dry_run("lgvi-i.yaml", full_size / "lgvi", triplets, f"request_encoder.base={llava}")
+    config = configs.load(FOLDER / "lgvi-i.yaml")
+    assert (config.loss.diffusion, config.loss.mask, config.request_encoder.language) == (1.0, 0.001, 0.1)
+    assert [batch.size for batch in config.batches] == [32, 768] and config.optimizer.learning_rate == 3e-5
+    parts = 32064 * 4096 + (1024 + 4096 + 2) * 4096 + 4096 * (4096 + 1) + 4096 * 768  # embedding, projector, head
+    assert f"'request_encoder': {parts / 1e6:,.2f} M at 0.0001, constant" in found
+    assert "request encoder: LLaVA of" in found and "M of U-Net and language model are frozen" in found
+
+
 def test_24_gb_are_enough_for_the_config_that_says_so(full_size, large_machine):
     path, start = FOLDER / "lgvi-rovi-24gb.yaml", f"initialise={full_size / 'magicbrush'}"
     config = configs.load(path, [start])
@@ -201,6 +230,38 @@ def instances(tmp_path_factory):
         lines.append(json.dumps({"video": f"video{number}", "detections": f"video{number}.json", "split": split}))
     (root / "instances.jsonl").write_text("\n".join(lines))
     return root
+
+
+@pytest.fixture(scope="module")
+def cococo_shards(full_size, tmp_path_factory):
+    """CoCoCo's four shards, without values, in one folder with what they stand on."""
+    root = tmp_path_factory.mktemp("shards")
+    with torch.device("meta"):
+        config = UNetConfig(in_channels=9, motion_attention=MOTION, temp_attn=False, mask_decoder_type=None)
+        values = InflatedUNet(config).state_dict()
+    for number in range(4):
+        write_hole(root / f"model_{number}.safetensors", dict(list(values.items())[number::4]))
+    (root / "base").symlink_to(full_size / "inpainting")
+    return root
+
+
+def test_vivids_run_is_the_papers(cococo_shards, instances, large_machine):
+    start = [f"initialise={cococo_shards}", *(f"data.{name}.root={instances}" for name in ("images", "videos"))]
+    start += [f"data.held-out={{kind: instances, root: '{instances}', split: test}}", "optimizer.kind=adamw"]
+    config = motion_blocks_alone(configs.load(FOLDER / "vivid.yaml", start))
+    found = "\n".join(check.run(config, "cpu"))
+    images, videos = config.batches
+    assert (images.frames, images.share) == (1, 10 * videos.share) and videos.frames == 16
+    assert all((batch.width, batch.height) == (720, 480) for batch in config.batches)
+    assert config.keyframes.probability == 0.5 and not config.keyframes.anywhere
+    assert config.lora.rank == 32 and config.trainable == ""
+    for name in ("images", "videos"):
+        assert config.data[name]["deletion"] == 0.25 and set(config.data[name]["shapes"]) == set(SHAPES)
+    assert "data.images: 3 samples" in found and "CoCoCo's shards over base" in found
+    trained = float(found.split("parameters: ")[1].split(" M")[0])
+    assert 5 < trained < 80
+    needed = float(found.split("memory, estimated: ")[1].split()[0])
+    assert 14 < needed < 16  # as the config's comment says
 
 
 def fill_config(name, full_size, root, *more):

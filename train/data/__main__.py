@@ -1,7 +1,8 @@
-"""Look at datasets and pack them: `python -m train.data check DIR`, `python -m train.data shard DIR -o OUT`.
+"""Look at datasets, pack them and build them: `python -m train.data check DIR`, `shard DIR -o OUT`, `build-vivid`.
 
 `check` says what is wrong with a dataset, file by file, and ends with 0 where nothing is, 1 where something is and 2
-where it cannot be read at all. `shard` writes it as tar files for training from slow or remote disks.
+where it cannot be read at all. `shard` writes it as tar files for training from slow or remote disks. `build-vivid
+CLIPS -o DATASET` makes a dataset to fill from clips and where objects are in them, see docs/build-vivid.md.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from lgvi_core.errors import InputError
 
-from . import inspection, shards, sheet
+from . import build_command, inspection, shards, sheet
 from .records import Record
 from .sources import KINDS, FileSource, detect, open_source, records_of
 
@@ -102,6 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             command.add_argument("-o", "--output", required=True, metavar="OUT", help="a new folder")
             command.add_argument("--samples", type=int, default=100, help="in each shard (default: 100)")
+    build_command.options(commands)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

@@ -12,7 +12,6 @@ import numpy as np
 
 from lgvi_core.errors import InputError
 
-from .instances import Region
 from .records import Record, Track, some
 from .sources import probe
 
@@ -39,7 +38,7 @@ def across(records: list[Record]) -> Iterator[Finding]:
             yield Finding("error", name, f"there are {times} samples of this name")
     said: dict[tuple, list[str]] = {}
     for record in records:
-        for caption in dict.fromkeys(c.strip().lower() for c in record.captions):
+        for caption in () if _fills(record) else dict.fromkeys(c.strip().lower() for c in record.captions):
             said.setdefault(((record.video.path, record.video.names[:1]), caption), []).append(record.name)
     for (_, caption), names in said.items():
         if caption and len(names) > 1 and len(set(names)) > 1:
@@ -69,8 +68,13 @@ def of(record: Record, resize: bool = False) -> Iterator[Finding]:
     for part, read in readers.items():
         clips[part], problems = _read(getattr(matched, part), frames, read)
         yield from (Finding("error", record.name, f"{part}: {problem}") for problem in problems)
-    if all(clips.values()) and not isinstance(record.mask, Region):  # what is to be filled is its own truth
+    if all(clips.values()) and not _fills(record):
         yield from _pixels(record.name, clips)
+
+
+def _fills(record: Record) -> bool:
+    """Whether the captions say what is to stand in the mask: the video is then its own truth."""
+    return record.clean is record.video
 
 
 def _words(record: Record) -> Iterator[Finding]:

@@ -16,13 +16,15 @@ from lgvi_core.errors import InputError
 from ..config import TrainConfig
 from . import labels
 from .cache import LatentFiles
+from .dialogues import Dialogue, in_mirror, plain
 from .drawn import Endless
 from .frames import choose
 from .plan import CLIPS_PER_STEP, SAMPLE, Pass, Plan
 from .sources import FileSource, Key
+from .synthetic_talk_source import TalkSource
 from .words import mirrored
 
-DRAWN = ("synthetic", "synthetic_fill")  # kinds of data whose clips come with labels
+DRAWN = ("synthetic", "synthetic_fill", "synthetic_talk")  # kinds of data whose clips come with labels
 __all__ = ["CLIPS_PER_STEP", "Clips", "Passes", "loader"]
 
 
@@ -33,8 +35,10 @@ def loader(config: TrainConfig, start: int, rank: int = 0, world: int = 1, pin: 
     last pass of the step); positions int64 (B,), the places of the samples in the step's batch; frames, clean uint8
     (B, T, H, W, 3); mask bool (B, T, H, W); sentence, name lists of str; broken, a list of (name, reason) of the
     samples that could not be read and are missing from the rest. With `config.recognition.blocks` also `owners`,
-    `facts` and `mentions` of `labels`. With `config.cache`, `keys` of samples on disk, and where all their latents are
-    cached, `moments` (B, 2, T, 2, C, h, w) in place of frames and clean, but for the first step; see `cache`.
+    `facts` and `mentions` of `labels`. With `config.request_encoder` a list `dialogue` of `dialogues.Dialogue`, the
+    batch's `only`, and `owners` and `facts` where its sight trains. With `config.cache`, `keys` of samples on disk, and
+    where all their latents are cached, `moments` (B, 2, T, 2, C, h, w) in place of frames and clean, but for the first
+    step; see `cache`.
 
     Raises `InputError` where the sources or their batches are wrong, and where `world` does not divide a batch's size.
     """
@@ -47,6 +51,8 @@ def loader(config: TrainConfig, start: int, rank: int = 0, world: int = 1, pin: 
                 "recognition.blocks=[]"
             )
     plan = Plan(config)
+    if config.request_encoder is not None:
+        _check_talk(plan)
     drawn = all(isinstance(source, Endless) for source in plan.sources.values())
     return DataLoader(
         Clips(plan, start),
@@ -58,6 +64,19 @@ def loader(config: TrainConfig, start: int, rank: int = 0, world: int = 1, pin: 
         prefetch_factor=(4 if drawn else 2) if config.workers else None,
         worker_init_fn=_start_worker,
     )
+
+
+def _check_talk(plan: Plan) -> None:
+    """Raises `InputError` for batches that a request encoder cannot learn from."""
+    for i, batch in enumerate(plan.kinds):
+        source = plan.sources[batch.data]
+        if isinstance(source, Endless) and not isinstance(source, TalkSource):
+            raise InputError(
+                f"batches[{i}] is of data.{batch.data}, where nobody says anything: a request_encoder learns from "
+                "drawn clips of the kind synthetic_talk"
+            )
+        if batch.only == "sight" and not isinstance(source, TalkSource):
+            raise InputError(f"batches[{i}].only is 'sight', but what data.{batch.data} shows is not known")
 
 
 class Passes(Sampler):
@@ -85,6 +104,8 @@ class Clips(Dataset):
         else:
             samples, broken = self._read(source, wanted)
         about = {name: getattr(wanted, name) for name in ("step", "kind", "share", "last")}
+        if self.config.request_encoder is not None:
+            about["only"] = self.plan.kinds[wanted.kind].only
         return {**about, "broken": broken, **_together(samples, wanted)}
 
     def _drawn(self, source: Endless, wanted: Pass, position: int, index: int) -> dict:
@@ -94,6 +115,12 @@ class Clips(Dataset):
         sample |= {name: getattr(clip, name) for name in ("frames", "clean", "mask")}
         if self.config.recognition.blocks:
             sample |= labels.of(clip, self.config.recognition.cells)
+        language = self.config.request_encoder
+        if language is not None:
+            sample["dialogue"] = clip.dialogue
+            if language.sight:
+                sample["owners"] = labels.owners(clip.object_masks[:, :1], language.sight_cells)
+                sample["facts"] = labels.facts(clip)
         return sample
 
     def _read(self, source: FileSource, wanted: Pass) -> tuple[list[dict], list[tuple[str, str]]]:
@@ -114,6 +141,8 @@ class Clips(Dataset):
                 continue
             sample = {"positions": clip.position, "name": clip.name, "sentence": clip.sentence}
             sample |= {name: part[:, :, ::-1] if clip.flipped else part for name, part in pixels.items()}
+            if clip.dialogue is not None:
+                sample["dialogue"] = clip.dialogue
             if self.cache is not None:
                 sample["keys"] = clip.keys
             if moments is not None:
@@ -127,10 +156,16 @@ class Clips(Dataset):
         sentence = entry.captions[int(rng.integers(len(entry.captions)))]
         at = choose(batch, bucket.frames, entry.frames, rng)
         turned = mirrored(sentence) if source.flip and rng.random() < 0.5 else None
+        dialogue = None
+        if self.config.request_encoder is not None:
+            known = source.dialogues.get(entry.name) or (plain(sentence),)
+            dialogue = known[int(rng.integers(len(known)))]
+            reflected = turned and in_mirror(dialogue)
+            turned, dialogue = (turned, reflected) if reflected else (None, dialogue)
         flipped, keys = turned is not None, None
         if self.cache is not None:
             keys = source.keys(index, at, bucket.height, bucket.width, flipped)
-        return Shown(position, index, f"{source.name}:{entry.name}", turned or sentence, at, flipped, keys)
+        return Shown(position, index, f"{source.name}:{entry.name}", turned or sentence, at, flipped, keys, dialogue)
 
     def _moments(self, shown: list[Shown]) -> list[torch.Tensor] | None:
         """The cached moments of each sample (2, T, 2, C, h, w), unless some are not cached."""
@@ -155,6 +190,7 @@ class Shown(NamedTuple):
     at: list[int]
     flipped: bool
     keys: tuple[list[Key], list[Key]] | None
+    dialogue: Dialogue | None
 
 
 def _together(samples: list[dict], wanted: Pass) -> dict:

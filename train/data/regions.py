@@ -10,6 +10,7 @@ import numpy as np
 
 from lgvi_core import mask_shapes
 
+SHAPES = (*mask_shapes.SHAPES, "random")
 WAVES = 4  # of a random shape's rim
 ARTICLES = ("a", "an", "the", "some", "two", "three", "many", "several")
 
@@ -46,8 +47,7 @@ def moving_box(rng: np.random.Generator, frames: int, height: int, width: int) -
 
 
 def shaped(rng: np.random.Generator, mask: np.ndarray, shape: str, largest: float) -> np.ndarray:
-    """An object's mask (T, H, W) in a shape of `mask_shapes.SHAPES` or "random"; what expands does so by up to
-    `largest` pixels."""
+    """An object's mask (T, H, W) in one of `SHAPES`; what expands does so by up to `largest` pixels."""
     if shape == "random":
         return random_shape(rng, boxes_of(mask), *mask.shape[1:]) | mask
     return mask_shapes.reshape(mask, shape, largest * rng.random())

@@ -11,6 +11,7 @@ split        which part of the dataset, where the layout has several ("train")
 flip         mirror half of the samples in training, where the words allow it (false; see `words`)
 resize       masks and clean videos may be of another size than the video and are resized to it (false)
 skip_broken  go on without the samples whose files are missing or do not fit, instead of stopping (false)
+dialogues    a file of requests and answers, to train a request encoder with; see `dialogues` ("")
 """
 
 from __future__ import annotations
@@ -26,7 +27,18 @@ from tqdm import tqdm
 
 from lgvi_core.errors import InputError
 
-from . import drawn, gqa_inpaint, instances, refer_youtube_vos, rovi, shards, synthetic_fill_source, triplets
+from . import (
+    drawn,
+    gqa_inpaint,
+    instances,
+    refer_youtube_vos,
+    rovi,
+    shards,
+    synthetic_fill_source,
+    synthetic_talk_source,
+    triplets,
+)
+from .dialogues import read_dialogues
 from .entries import Entry, Sample
 from .records import Record, resized, resized_masks, some
 
@@ -45,9 +57,10 @@ LAYOUTS = {
 DRAWN = {
     "synthetic": (drawn.DrawnSource, drawn.SETTINGS),
     "synthetic_fill": (synthetic_fill_source.FillSource, synthetic_fill_source.SETTINGS),
+    "synthetic_talk": (synthetic_talk_source.TalkSource, synthetic_talk_source.SETTINGS),
 }
 KINDS = (*DRAWN, *LAYOUTS)
-SETTINGS = {"split": "train", "flip": False, "resize": False, "skip_broken": False}
+SETTINGS = {"split": "train", "flip": False, "resize": False, "skip_broken": False, "dialogues": ""}
 
 
 class Key(NamedTuple):
@@ -81,6 +94,13 @@ class FileSource:
                 self.records.append(record)
                 self.entries.append(entry)
         self._report(settings)
+        said = settings.get("dialogues")
+        self.dialogues = read_dialogues(Path(said).expanduser()) if said else {}
+        if self.dialogues and not any(entry.name in self.dialogues for entry in self.entries):
+            raise InputError(
+                f"data.{name}.dialogues: {said} is about {some(self.dialogues, 3)}, and no sample has "
+                f"such a name; they are called {some((entry.name for entry in self.entries), 3)}"
+            )
 
     def _report(self, settings: dict):
         if not self.broken:

@@ -47,18 +47,25 @@ def draw(seed: int, index: int, frames: int = 8, height: int = 64, width: int = 
     _check(seed, index, frames, height, width, scale, kind, outline)
     rng, texture_rng, damage_rng = _streams(seed, index, held_out, hard)
     objects, targets, sentence, kind = _scene(rng, frames, height, width, scale, hard, augment, kind, outline * scale)
-    background, grain, still = draw_background(texture_rng, frames, height, width, scale, held_out, seen(objects))
+    ways = {"held_out": held_out, "damage": damage_rng if augment else None}
+    painted = paint(objects, targets, texture_rng, frames, height, width, scale, **ways)
+    return Clip(**painted, objects=objects, targets=targets, sentence=sentence, kind=kind)
 
+
+def paint(objects: tuple[DrawnObject, ...], targets: tuple[int, ...], texture_rng: np.random.Generator, frames: int,
+          height: int, width: int, scale: float, held_out: bool, damage: np.random.Generator | None) -> dict:
+    """The pictures and masks of a `Clip`, and whether it is still; `damage` draws marks of JPEG and blur."""
+    background, grain, still = draw_background(texture_rng, frames, height, width, scale, held_out, seen(objects))
     painted, clean = background.copy(), background.copy()
     object_masks = np.zeros((len(objects), frames, height, width), bool)
     reach = np.zeros((frames, height, width), bool)
     for i, drawn in enumerate(objects):
-        for t, rows, cols, keep, paint in patches(drawn, frames, height, width):
+        for t, rows, cols, keep, colours in patches(drawn, frames, height, width):
             spots = (painted,) if i in targets else (painted, clean)
             for spot in spots:
                 region = spot[t, rows, cols]
                 region *= keep
-                region += paint
+                region += colours
             if i in targets:
                 reach[t, rows, cols] |= keep[..., 0] < 1
             inside = keep[..., 0] <= 0.5
@@ -66,10 +73,11 @@ def draw(seed: int, index: int, frames: int = 8, height: int = 64, width: int = 
             object_masks[i, t, rows, cols] = inside
 
     painted, clean, background = (quantise(clip, grain) for clip in (painted, clean, background))
-    if augment:
-        painted, clean, background = _damage(damage_rng, painted, clean, background, reach)
+    if damage is not None:
+        painted, clean, background = _damage(damage, painted, clean, background, reach)
     mask = object_masks[list(targets)].any(0)
-    return Clip(painted, clean, background, mask, object_masks, objects, targets, sentence, kind, still)
+    parts = {"frames": painted, "clean": clean, "background": background, "mask": mask, "object_masks": object_masks}
+    return {**parts, "still": still}
 
 
 def sentences(seed: int, count: int) -> list[str]:
@@ -115,23 +123,31 @@ def _scene(rng, frames, height, width, scale, hard, augment, kind, outline):
         count = 3 if rng.random() < (0.7 if kind == "several" else 0.5) else 2
     moving = rng.random((count, 1)) < 0.75
     while True:
-        looks = _looks(rng, count, kind)
-        bodies = [body(rng, *look, scale, augment) for look in looks]
-        halves = np.array([extent(made["half"], made["tilt"]) for made in bodies]) + outline
-        found = paths(rng, halves, moving, frames, height, width, scale, hard)
-        if found is None:
+        looks = draw_looks(rng, count, kind)
+        objects = place(rng, looks, moving, frames, height, width, scale, hard, augment, outline)
+        if objects is None:
             continue
-        objects = tuple(
-            DrawnObject(**made, start=tuple(start), velocity=tuple(velocity), outline=outline)
-            for made, start, velocity in zip(bodies, *(path.tolist() for path in found))
-        )
         centers = np.stack([drawn.centers(frames) for drawn in objects])
         said = say(rng, kind, looks, centers, MARGIN * scale)
         if said is not None:
             return objects, *said, kind
 
 
-def _looks(rng, count: int, kind: str) -> list[tuple[str, str, str]]:
+def place(rng, looks, moving, frames, height, width, scale, hard=False, augment=False, outline=0.0
+          ) -> tuple[DrawnObject, ...] | None:
+    """Objects of these looks on paths that keep them apart and inside; None where no path tried does."""
+    bodies = [body(rng, *look, scale, augment) for look in looks]
+    halves = np.array([extent(made["half"], made["tilt"]) for made in bodies]) + outline
+    found = paths(rng, halves, moving, frames, height, width, scale, hard)
+    if found is None:
+        return None
+    return tuple(
+        DrawnObject(**made, start=tuple(start), velocity=tuple(velocity), outline=outline)
+        for made, start, velocity in zip(bodies, *(path.tolist() for path in found))
+    )
+
+
+def draw_looks(rng, count: int, kind: str) -> list[tuple[str, str, str]]:
     """Shape, color and size of each object; the others often share some of the first one's."""
     if kind == "shape":
         color, size = any_of(rng, COLORS), any_of(rng, SIZES)

@@ -31,7 +31,8 @@ class FillSource(Endless):
         super().__init__(settings, seed)
         if settings["clips"] < 1:
             raise InputError(f"the fill domain needs clips from 1 on, got {settings['clips']}")
-        self._ways = {name: settings[name] for name in ("held_out", "kinds", "tasks", "regions", "variety", "settled", "outline")}
+        ways = ("held_out", "kinds", "tasks", "regions", "variety", "settled", "outline")
+        self._ways = {name: settings[name] for name in ways}
         self.clip(0)  # checks the settings
 
     def draw(self, index: int, frames: int, height: int, width: int, kind: str | None = None) -> FillClip:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lgvi_core.editing import DELETION
+
 from .synthetic_words import COLORS, MASKS, SHAPES, SIZES, Look, noun_phrase, pick
 
-DELETION = "Remove objects and generate areas that blend with the background."  # VIVID (arXiv 2411.15260), section 3.2
 NOTHING = {
     "nothing": 30, "background": 20, "the background": 10, "just the background": 8, "nothing here": 6, "empty": 6,
     DELETION: 20,

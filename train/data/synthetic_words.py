@@ -3,10 +3,12 @@
 A look is the tuple (shape, color, size) of one object. In a phrase None stands for what is left unsaid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from lgvi_core.errors import InputError
 
 SHAPES = ("circle", "square", "triangle", "diamond", "cross")
 COLORS = ("red", "green", "blue", "yellow", "purple", "white")
@@ -112,6 +114,12 @@ def say(rng: np.random.Generator, kind: str, looks: Sequence[Look], centers: np.
     return targets, _request(rng, noun, counts)
 
 
+def check_weights(name: str, given: dict, known: Collection[str]) -> None:
+    """Raises `InputError` unless `given` is what `pick` can draw some of the `known` from."""
+    if not given.keys() <= set(known) or min(given.values(), default=-1) < 0 or sum(given.values()) <= 0:
+        raise InputError(f"{name} is {given}; give weights, not all 0, of some of {', '.join(known)}")
+
+
 def pick(rng: np.random.Generator, table: dict):
     """A key of `table`, drawn by its weight."""
     left = rng.random() * sum(table.values())
@@ -127,8 +135,8 @@ def _attributes(rng: np.random.Generator, scene: Scene) -> Said | None:
     target = int(rng.integers(len(scene.looks)))
     phrases = {}
     for mask, weight in MASKS.items():
-        phrase = _named(scene.looks[target], mask)
-        if _matching(phrase, scene.looks) == (target,):
+        phrase = named(scene.looks[target], mask)
+        if matching(phrase, scene.looks) == (target,):
             phrases[phrase] = weight
     if not phrases:
         return None
@@ -140,9 +148,9 @@ def _position(rng: np.random.Generator, scene: Scene) -> Said | None:
     target = int(rng.integers(len(scene.looks)))
     phrases = {}
     for mask, weight in {**MASKS, UNNAMED: 1.0}.items():
-        phrase = _named(scene.looks[target], mask)
-        rivals = [i for i in _matching(phrase, scene.looks) if i != target]
-        for side in _sides_won(scene, target, rivals) if rivals else ():
+        phrase = named(scene.looks[target], mask)
+        rivals = [i for i in matching(phrase, scene.looks) if i != target]
+        for side in sides_won(scene, target, rivals) if rivals else ():
             phrases[phrase, side] = weight
     if not phrases:
         return None
@@ -167,8 +175,8 @@ def _pair(rng: np.random.Generator, scene: Scene) -> Said | None:
 
 def _all(rng: np.random.Generator, scene: Scene) -> Said | None:
     target = int(rng.integers(len(scene.looks)))
-    phrase = _named(scene.looks[target], pick(rng, MASKS))
-    targets = _matching(phrase, scene.looks)
+    phrase = named(scene.looks[target], pick(rng, MASKS))
+    targets = matching(phrase, scene.looks)
     if len(targets) == 1 and rng.random() < 0.7:
         return None
     if len(targets) == 2 and rng.random() < 0.35:
@@ -183,9 +191,9 @@ def _everything(rng: np.random.Generator, scene: Scene) -> Said:
 def _all_but(rng: np.random.Generator, scene: Scene) -> Said | None:
     kept = _singular(rng, scene)
     if rng.random() < 0.2:
-        phrase = _named(scene.looks[0], pick(rng, MASKS))
-        matching = _matching(phrase, scene.looks)
-        kept = (matching, "the " + noun_phrase(rng, phrase, plural=True), True) if len(matching) > 1 else None
+        phrase = named(scene.looks[0], pick(rng, MASKS))
+        found = matching(phrase, scene.looks)
+        kept = (found, "the " + noun_phrase(rng, phrase, plural=True), True) if len(found) > 1 else None
     if kept is None or len(kept[0]) == len(scene.looks):
         return None
     targets = tuple(i for i in range(len(scene.looks)) if i not in kept[0])
@@ -201,8 +209,8 @@ def _none(rng: np.random.Generator, scene: Scene) -> Said | None:
     for i, values in enumerate((SHAPES, COLORS, SIZES)):
         if everywhere or i == changed:
             near[i] = values[int(rng.integers(len(values)))]
-    phrase = _named(near, mask)
-    if _matching(phrase, scene.looks):
+    phrase = named(near, mask)
+    if matching(phrase, scene.looks):
         return None
     form = rng.random()
     if form < 0.1:
@@ -219,7 +227,8 @@ def _singular(rng: np.random.Generator, scene: Scene) -> Said | None:
     return (_attributes if rng.random() < 0.75 else _position)(rng, scene)
 
 
-def _sides_won(scene: Scene, target: int, rivals: list[int]) -> list[str]:
+def sides_won(scene: Scene, target: int, rivals: list[int]) -> list[str]:
+    """On which sides an object leads its rivals in every frame."""
     ahead = {
         "left": [scene.leads[i][target][0] for i in rivals],
         "right": [scene.leads[target][i][0] for i in rivals],
@@ -229,11 +238,13 @@ def _sides_won(scene: Scene, target: int, rivals: list[int]) -> list[str]:
     return [side for side, leads in ahead.items() if min(leads) > scene.margin]
 
 
-def _named(look: Sequence[str], mask: tuple[bool, bool, bool]) -> Look:
-    return tuple(value if named else None for value, named in zip(look, mask))
+def named(look: Sequence[str], mask: tuple[bool, bool, bool]) -> Look:
+    """The phrase that says those values of a look which the mask has."""
+    return tuple(value if said else None for value, said in zip(look, mask))
 
 
-def _matching(phrase: Look, looks: Sequence[Look]) -> tuple[int, ...]:
+def matching(phrase: Look, looks: Sequence[Look]) -> tuple[int, ...]:
+    """The objects that a phrase fits."""
     return tuple(i for i, look in enumerate(looks) if all(a in (None, b) for a, b in zip(phrase, look)))
 
 

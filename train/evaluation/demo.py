@@ -20,6 +20,7 @@ from lgvi_core import checkpoints, masks
 from lgvi_core.inpaint import DEMO, inpaint
 from lgvi_core.metrics import removal
 from lgvi_core.metrics.ssim import frame_ssim
+from lgvi_core.through import Result
 
 from ..data.synthetic import Clip, draw
 from .files import write_json
@@ -69,6 +70,12 @@ def measure(clip: Clip, output: np.ndarray, found: np.ndarray | None = None, raw
     return row
 
 
+def composited(frames: np.ndarray, result: Result) -> np.ndarray:
+    """What a user gets of a result that was asked for without `keep_outside`."""
+    alpha = masks.soft_edge(result.mask, 2.0, 1.0)
+    return masks.composite(frames, result.frames.astype(np.float32) / 255, alpha)
+
+
 def mean(rows: list[dict], columns: Iterable[str]) -> dict:
     """Means of the columns; infinite PSNR (identical frames) is left out and counted."""
     result = {}
@@ -94,8 +101,7 @@ def evaluate(checkpoint, clips: int, frames: int, pixels: int, seed: int, hard: 
         began = time.perf_counter()
         result = inpaint(clip.frames, clip.sentence, keep_outside=False, **settings)
         seconds += time.perf_counter() - began
-        alpha = masks.soft_edge(result.mask, 2.0, 1.0)
-        output = masks.composite(clip.frames, result.frames.astype(np.float32) / 255, alpha)
+        output = composited(clip.frames, result)
         rows["model"].append(measure(clip, output, result.mask, result.frames))
         rows["untouched input"].append(measure(clip, clip.frames))
         rows["mean colour, true mask"].append(measure(clip, mean_colour(clip.frames, clip.mask)))
@@ -128,8 +134,8 @@ def evaluate(checkpoint, clips: int, frames: int, pixels: int, seed: int, hard: 
     }
 
 
-def table(report: dict) -> str:
-    """The report's rows as a Markdown table, with the still-background comparison below."""
+def rows_table(rows: dict[str, dict]) -> list[str]:
+    """Rows of means by their names as the lines of a Markdown table."""
 
     def cell(row, name, unit):
         value = row.get(name)
@@ -138,8 +144,14 @@ def table(report: dict) -> str:
         return f"{100 * value:.1f} %" if unit == "%" else f"{value:.3f}" if not unit else f"{value:.1f}"
 
     lines = ["| |" + "|".join(title for title, _ in COLUMNS.values()) + "|", "|---" * (len(COLUMNS) + 1) + "|"]
-    for name, row in report["rows"].items():
+    for name, row in rows.items():
         lines.append(f"|{name}|" + "|".join(cell(row, key, unit) for key, (_, unit) in COLUMNS.items()) + "|")
+    return lines
+
+
+def table(report: dict) -> str:
+    """The report's rows as a Markdown table, with the still-background comparison below."""
+    lines = rows_table(report["rows"])
     still = report["still_background"]
     if still["clips"]:
         lines.append(

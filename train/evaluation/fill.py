@@ -169,24 +169,33 @@ def evaluate(methods: dict[str, Fill], clips: int = 300, frames: int = 8, pixels
     }, rows  # fmt: skip
 
 
-def held_out(seed: int, index: int, frames: int = 8, pixels: int = 64, outline: float = 0.0) -> FillClip:
+def held_out(seed: int, index: int, frames: int = 8, pixels: int = 64, outline: float = 0.0, tasks: dict = TASKS
+             ) -> FillClip:
     """A clip to judge by: textures that training leaves out, a region that does not show what is asked for."""
-    return draw_fill(seed, index, frames, pixels, pixels, held_out=True, kinds={"instance": 1}, tasks=TASKS,
+    return draw_fill(seed, index, frames, pixels, pixels, held_out=True, kinds={"instance": 1}, tasks=tasks,
                      regions=REGIONS, outline=outline)  # fmt: skip
 
 
 def table(report: dict) -> str:
     """The rows as a Markdown table, the targets last."""
-    rows = report["rows"] | {"target": report["targets"]}
-    shown = {key: c for key, c in COLUMNS.items() if any(row.get(key) is not None for row in rows.values())}
+    return f"{markdown(report['rows'] | {'target': report['targets']}, COLUMNS)}\n\n{about(report)}"
+
+
+def markdown(rows: dict[str, dict], columns: dict[str, Column]) -> str:
+    """Rows by name as a Markdown table; columns that none has are left out."""
+    shown = {key: c for key, c in columns.items() if any(row.get(key) is not None for row in rows.values())}
     lines = ["| |" + "|".join(c.title for c in shown.values()) + "|", "|---" * (len(shown) + 1) + "|"]
     for name, row in rows.items():
         lines.append(f"|{name}|" + "|".join(_cell(row.get(key), column) for key, column in shown.items()) + "|")
-    about = (
+    return "\n".join(lines)
+
+
+def about(report: dict) -> str:
+    """On what a report's numbers stand."""
+    return (
         f"{report['clips']} held-out clips of {report['frames']} frames at {report['size'][0]}x{report['size'][1]}, "
         f"seed {report['seed']}. The judge is right on {_list(report['judge'])} of held-out single frames."
     )
-    return "\n".join([*lines, "", about])
 
 
 def _cell(value: float | None, column: Column) -> str:
@@ -208,12 +217,7 @@ def pictures(report: dict, rows: list[dict], fill: Fill, most: int = 8) -> Image
         clip = held_out(report["seed"], i, report["frames"], report["size"][0])
         result = fill(clip.frames, clip.mask, clip.caption)
         parts.append(_line(i, clip, result, rows[i]))
-    out = Image.new("RGB", (max(p.width for p in parts), sum(p.height for p in parts)))
-    top = 0
-    for part in parts:
-        out.paste(part, (0, top))
-        top += part.height
-    return out
+    return sheet.stacked(parts)
 
 
 def _score(row: dict) -> tuple:
@@ -234,28 +238,42 @@ def _line(index: int, clip: FillClip, result: np.ndarray, row: dict) -> Image.Im
 
 def main(arguments: list[str]) -> None:
     """`python -m train.evaluate fill`: write the report, its table and the sheet, and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m train.evaluate fill", description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, action="append", default=[], help="may be given several times")
-    parser.add_argument("--steps", type=int, help="sampling steps; default: what the checkpoint recommends")
-    parser.add_argument("--guidance", type=float, help="guidance scale; default: what the checkpoint recommends")
-    parser.add_argument("--device", help="default: cuda where there is one, else cpu")
-    parser.add_argument("--clips", type=int, default=300)
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--pixels", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--output", type=Path, default=Path("fill.json"), help="default: fill.json")
-    options = parser.parse_args(arguments)
-    if options.output.suffix != ".json":
-        raise InputError(f"--output is {options.output}; it must end in .json")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options = parser("fill", __doc__, clips=300).parse_args(arguments)
+    check(options)
     methods = {
         path.stem: of_checkpoint(path, options.steps, options.guidance, options.device) for path in options.checkpoint
     }
     report, rows = evaluate(methods, options.clips, options.frames, options.pixels, options.seed)
-    text = table(report)
-    write_json(report, options.output)
-    write_text(text + "\n", options.output.with_suffix(".md"))
-    for name, fill in (methods or BASELINES).items():
-        picture = pictures(report, rows[name], fill)
-        sheet.save(picture, options.output.with_name(f"{options.output.stem}-{name.replace(' ', '-')}.png"))
-    print(f"{text}\n\nwritten to {options.output}, with {options.output.with_suffix('.md')} and sheets beside it")
+    sheets = {name: pictures(report, rows[name], fill) for name, fill in (methods or BASELINES).items()}
+    write(report, table(report), sheets, options.output)
+
+
+def parser(name: str, description: str, clips: int) -> argparse.ArgumentParser:
+    """The options of `python -m train.evaluate NAME` for checkpoints that fill."""
+    found = argparse.ArgumentParser(prog=f"python -m train.evaluate {name}", description=description.splitlines()[0])
+    found.add_argument("--checkpoint", type=Path, action="append", default=[], help="may be given several times")
+    found.add_argument("--steps", type=int, help="sampling steps; default: what the checkpoint recommends")
+    found.add_argument("--guidance", type=float, help="guidance scale; default: what the checkpoint recommends")
+    found.add_argument("--device", help="default: cuda where there is one, else cpu")
+    found.add_argument("--clips", type=int, default=clips)
+    found.add_argument("--frames", type=int, default=8)
+    found.add_argument("--pixels", type=int, default=64)
+    found.add_argument("--seed", type=int, default=SEED)
+    found.add_argument("--output", type=Path, default=Path(f"{name}.json"), help=f"default: {name}.json")
+    return found
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raises `InputError` for a report that cannot be written, and makes its folder."""
+    if options.output.suffix != ".json":
+        raise InputError(f"--output is {options.output}; it must end in .json")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+
+
+def write(report: dict, text: str, sheets: dict[str, Image.Image], output: Path) -> None:
+    """Writes the report, its table and the sheets beside each other, and prints the table."""
+    write_json(report, output)
+    write_text(text + "\n", output.with_suffix(".md"))
+    for name, picture in sheets.items():
+        sheet.save(picture, output.with_name(f"{output.stem}-{name.replace(' ', '-')}.png"))
+    print(f"{text}\n\nwritten to {output}, with {output.with_suffix('.md')} and sheets beside it")

@@ -65,7 +65,12 @@ def draw(method: str, lines: list[dict], pictures: dict[str, Path]) -> Image.Ima
         parts += [_text([f"{method}: {end} by {title}"], head=True)] if shown else []
         for line in shown:
             parts += [_text(_words(line)), _picture(pictures[line["sample"]])]
-    sheet = Image.new("RGB", (WIDTH * len(TITLES), sum(part.height for part in parts)))
+    return stacked(parts)
+
+
+def stacked(parts: list[Image.Image]) -> Image.Image:
+    """Pictures below each other."""
+    sheet = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)))
     top = 0
     for part in parts:
         sheet.paste(part, (0, top))

@@ -69,15 +69,17 @@ def save(records: list[dict], path: Path) -> None:
 
 def drawings(records: list[dict]) -> dict[str, str]:
     """Each panel as SVG for a page, by title."""
-    found = {}
-    for title, draw in panels(records).items():
-        figure = Figure((6.2, 3.1), layout="constrained")
-        figure.patch.set_alpha(0)
-        draw(figure.subplots())
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-        found[title] = file.getvalue().partition("<svg")[1] + file.getvalue().partition("<svg")[2]
-    return found
+    return {title: svg(draw) for title, draw in panels(records).items()}
+
+
+def svg(draw: Callable[[Axes], None]) -> str:
+    """One panel as SVG for a page."""
+    figure = Figure((6.2, 3.1), layout="constrained")
+    figure.patch.set_alpha(0)
+    draw(figure.subplots())
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return "".join(file.getvalue().partition("<svg")[1:])
 
 
 def _columns(records: list[dict], names) -> dict[str, tuple[list, list]]:
@@ -105,9 +107,9 @@ def _lines(axes: Axes, columns: dict[str, tuple[list, list]], log: bool = False,
         axes.plot(steps, values, color=colour, linewidth=1.4, marker=marker, markersize=3, label=name.replace("_", " "))
     if log:
         axes.set_yscale("log")
-    _finish(axes)
+    finish(axes)
     if len(columns) > 1:
-        _legend(axes, ncols=4)
+        legend(axes, ncols=4)
 
 
 def _smoothed(values: np.ndarray, width: int) -> np.ndarray:
@@ -129,18 +131,19 @@ def _bins(axes: Axes, steps: list[dict]) -> None:
             colour = tuple(1 - shade * (1 - part) for part in (0.13, 0.32, 0.68))
             axes.plot(*zip(*points), color=colour, linewidth=1.3, label=label)
     axes.set_yscale("log")
-    _finish(axes)
-    _legend(axes, ncols=5)
+    finish(axes)
+    legend(axes, ncols=5)
 
 
-def _legend(axes: Axes, ncols: int) -> None:
+def legend(axes: Axes, ncols: int) -> None:
     """Below the axes, where it covers nothing."""
     axes.legend(frameon=False, fontsize=7.5, ncols=ncols, loc="upper center", bbox_to_anchor=(0.5, -0.17))
 
 
-def _finish(axes: Axes) -> None:
+def finish(axes: Axes, label: str = "step") -> None:
+    """The look of all panels; `label` below the axis."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e8ee", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8, color="#9aa0ab")
-    axes.set_xlabel("step", fontsize=8, color="#6a707c")
+    axes.set_xlabel(label, fontsize=8, color="#6a707c")

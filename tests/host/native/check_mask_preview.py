@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from small import HOST, counting, loaded, ours
+from small import HOST, counting, loaded, ours, raises
 from videos import counting_everything, noise, preview, remove, that_finds
 
 
@@ -65,3 +65,9 @@ def check_the_previewed_mask_goes_into_the_sampler():
     mask = preview(parts, frames, threshold=float(soft.median()))[0][0]
     (_, result, used), _ = remove(parts, frames, mask=mask, dilation=0.0)
     assert torch.equal(used, mask) and torch.equal(result[mask == 0], frames[mask == 0])
+
+
+def check_a_model_that_fills_finds_no_mask_and_says_which_does():
+    with counting(loaded("fill").model) as calls:
+        raises("this MODEL fills a mask, it finds none: connect an LGVI MODEL", preview, loaded("fill"), noise(2))
+    assert not calls

@@ -142,7 +142,7 @@ def check_patches_of_other_nodes_work():
 
 
 def check_presets_follow_the_checkpoint():
-    module = ours("nodes.video_inpaint_sampler")
+    module = ours("nodes.presets")
     info = ours("nodes.host").lgvi_of(loaded("epsilon").model)
     assert module.sampling_of({"preset": "checkpoint's own"}, info) == (4, 3.0, 1.5)
     assert module.sampling_of({"preset": "fast"}, info) == (1, 3.0, 1.5)

@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 import torch
+from check_fill import conditioned, fill, hole
 from safetensors.torch import save_file
-from small import LAYER, conditions, core, loaded, lora_for, ours, raises, relative, sample
+from small import LAYER, clip_of, conditions, core, loaded, lora_for, ours, raises, relative, sample
+from videos import noise
 
 SD15 = {
     "image_size": 32,
@@ -140,6 +142,36 @@ def check_a_merged_model_samples_and_its_strength_can_be_moved():
     assert not off.patches and torch.equal(sample(off, given), plain)
 
 
+def check_a_model_that_fills_takes_a_style_beside_the_loras_of_cores_loader():
+    """CoCoCo's family: its first convolution has more channels than that of the image model a LoRA was made for."""
+    parts, given = loaded("fill"), conditioned(loaded("fill"), clip_of(), hole())
+    random = torch.Generator().manual_seed(2)
+    up, down = (torch.randn(shape, generator=random) for shape in ((32, 4, 1, 1), (4, 12, 3, 3)))
+    first = {"lora_unet_conv_in.lora_up.weight": up, "lora_unet_conv_in.lora_down.weight": down}
+    tensors = {**lora_for("lora_unet_" + LAYER.replace(".", "_")), **first, **lora_for(WORDS)}
+    style, motion = put("loras", "fill style.safetensors", tensors), "up_blocks_1_attentions_0_proj_in"
+    other = {name: value[..., None, None] for name, value in lora_for(f"lora_unet_{motion}").items()}
+    load = core("comfy.sd").load_lora_for_models
+    merged, clip = merge(parts.model, parts.clip, style, beta=0.5, beta_clip=0.5)
+    before, _ = merge(load(parts.model, None, other, 0.7, 0.0)[0], None, style, beta=0.5)
+    after, _ = load(merged, None, other, 0.7, 0.0)
+    plain, found = sample(parts.model, given), sample(after, given)
+    assert relative(sample(before, given), found) < 1e-4
+    assert relative(found, sample(merged, given)) > 1e-4 and relative(sample(merged, given), plain) > 1e-4
+
+    key = "diffusion_model.conv_in.weight"
+    start = parts.model.model_state_dict("diffusion_model.conv_in.")[key]
+    change = patched(merged)[key] - start
+    delta = 0.5 * torch.einsum("or,rihw->oihw", up[..., 0, 0], down)
+    torch.testing.assert_close(change[:, :12], delta, rtol=1e-4, atol=1e-4)
+    assert not change[:, 12:].any()
+
+    frames, mask = noise(9), hole(9)
+    styled = ours("nodes.host").Loaded(after, clip, parts.vae)
+    (_, result, _), (_, usual, _) = fill(styled, frames, mask)[0], fill(parts, frames, mask)[0]
+    assert torch.equal(result[mask < 0.5], frames[mask < 0.5]) and not torch.equal(result, usual)
+
+
 def check_what_does_not_fit_a_merge_is_an_error_that_says_so():
     parts, node = loaded("epsilon"), ours("nodes.task_vector_merge").TaskVectorMerge
     foreign = put("loras", "xl.safetensors", lora_for("lora_te2_text_model_encoder_layers_0_self_attn_q_proj"))
@@ -155,7 +187,7 @@ def check_what_does_not_fit_a_merge_is_an_error_that_says_so():
     broken = put("checkpoints", "nan.safetensors", flat | {"conv_out.bias": torch.full((12,), float("nan"))})
     raises("NaN or infinite values in conv_out.bias", merge, parts.model, None, broken, "flat.safetensors")
     assert node.validate_inputs(personal=whole, base="flat.safetensors") is True
-    assert "no file 'gone'" in node.validate_inputs(personal="loras/gone", base="none")
+    assert "no 'loras/gone' in the folder models" in node.validate_inputs(personal="loras/gone", base="none")
     options = {one.id: one.options for one in node.define_schema().inputs if hasattr(one, "options")}
     assert {foreign, whole} <= set(options["personal"]) and options["base"][0] == "none"
     before = node.fingerprint_inputs(personal=odd, base="none")
