@@ -138,6 +138,7 @@ def open_reader(
     torch names it; None: CUDA where there is one. bits: 8 or 4 to quantise the language model by bitsandbytes.
     Raises `InputError` for a folder that is no such model, is incomplete, or does not fit the checkpoint.
     """
+    from .checkpoints import open_source, request_file
     from .checkpoints.llava import is_base, is_trained_part
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -152,7 +153,10 @@ def open_reader(
         raise InputError(f"there is no request model at {path}: no such file or folder")
     logger.info("loading the language model of %s", path)
     if is_trained_part(path):
-        return _end_to_end(path, None, own is not None and path.samefile(own), device, bits)
+        whole = checkpoint is not None and request_file.matches(path)
+        trained_with = whole and request_file.steers(path, open_source(checkpoint).unet)
+        steers = trained_with or (own is not None and path.samefile(own))
+        return _end_to_end(path, None, steers, device, bits)
     if own is not None and is_base(path):
         return _end_to_end(own, path, True, device, bits)
     from .chat_model import ChatModel

@@ -6,13 +6,15 @@
     python -m train.evaluate demo
     python -m train.evaluate fill --checkpoint out/fill/checkpoint.safetensors
     python -m train.evaluate propagate --checkpoint out/fill/checkpoint.safetensors
+    python -m train.evaluate style --checkpoint out/fill/checkpoint.safetensors --personal out/outline/lora.safetensors
     python -m train.evaluate talk --checkpoint out/train/talk/request-encoder.safetensors
 
 Writes OUTPUT.json, OUTPUT.md with the table, OUTPUT-METHOD.png with the worst and best samples of each method, and
 OUTPUT.jsonl with every sample's numbers: the same command goes on from there where it was interrupted. The measures are
 defined in `lgvi_core.metrics`. `demo` judges the demo checkpoint on drawn clips, see
 `train.evaluation.demo`, `fill` one that fills by prompt, see `train.evaluation.fill`, and `propagate` how it follows
-keyframes, see `train.evaluation.propagate`; `talk` judges a reader of requests and what comes of them, see
+keyframes, see `train.evaluation.propagate`; `style` judges it with a personal style merged into it, see
+`train.evaluation.style`; `talk` judges a reader of requests and what comes of them, see
 `train.evaluation.talk`.
 """
 
@@ -29,7 +31,7 @@ import yaml
 from lgvi_core.errors import InputError
 
 from .data.sources import KINDS, detect, open_source
-from .evaluation import demo, files, fill, propagate, talk
+from .evaluation import demo, files, fill, propagate, style, talk
 from .evaluation.measures import Networks
 from .evaluation.methods import BASELINES, Folder, Model
 from .evaluation.quiet import only_errors
@@ -39,7 +41,9 @@ from .evaluation.table import markdown
 log = logging.getLogger(__name__)
 
 # What is judged on drawn clips.
-DRAWN = {"demo": demo.main, "fill": fill.main, "propagate": propagate.main, "talk": talk.main}
+DRAWN = {
+    "demo": demo.main, "fill": fill.main, "propagate": propagate.main, "style": style.main, "talk": talk.main
+}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -90,6 +90,8 @@ def test_what_a_run_leaves_reads_requests_and_knows_its_unet(whole):
     source = checkpoints.open_source(whole / "checkpoint.safetensors")
     assert request_file.steers(file, source.unet)
     assert not request_file.steers(file, checkpoints.open_source(lgvi_demo()).unet)
+    assert open_reader(file, whole / "checkpoint.safetensors", "cpu").steers
+    assert not open_reader(file, lgvi_demo(), "cpu").steers
     clip = draw_talk(1, 0, 1, 32, 32)
     understood = open_reader(file, device="cpu")(clip.frames, clip.dialogue.request, clip.dialogue.turns)
     assert understood.answer and understood.kind in ("remove", "ask", "absent", "not a removal")
@@ -110,6 +112,18 @@ def test_a_request_encoder_comes_back_as_it_was_saved(tmp_path):
     assert again.tokenizer.model == encoder.tokenizer.model and again.config == encoder.config
     for (name, value), other in zip(encoder.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(value, other), name
+
+
+def test_a_tower_of_several_stages_comes_back_too(tmp_path):
+    sizes = "image_size: 32, patch_size: 2, embed_dim: 8, depths: [1, 1, 1], num_heads: [1, 2, 2], window_size: 4"
+    tower = f"{{model_type: swin, {sizes}}}"
+    model = build(talk(tmp_path, f"request_encoder.vision={tower}")).model.eval()
+    encoder, pixels = model.request_encoder, torch.rand(2, 3, 32, 32)
+    request_file.save(encoder, tmp_path / "it.safetensors")
+    again = checkpoints.load_request_encoder(tmp_path / "it.safetensors")
+    with torch.no_grad():
+        assert encoder.look(pixels).shape == (2, encoder.image_tokens, 32) and encoder.image_tokens == 16
+        torch.testing.assert_close(again.look(pixels), encoder.look(pixels))
 
 
 def test_a_file_of_another_version_or_without_its_metadata_is_refused(tmp_path):
