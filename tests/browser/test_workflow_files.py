@@ -2,7 +2,6 @@
 
 import json
 
-import built_in
 import pytest
 from host_server import PACK, ROOT
 from playwright.sync_api import expect
@@ -32,12 +31,6 @@ def drop(page, name):
     return workflow
 
 
-def absent(workflow):
-    """The choices of built-in models that are not there."""
-    values = [[node["type"], value] for node in workflow["nodes"] for value in node.get("widgets_values") or []]
-    return [choice for choice in values if choice[1] in built_in.ABSENT]
-
-
 def test_every_workflow_dropped_on_the_canvas_is_whole(page):
     for name in FILES:
         workflow = drop(page, name)
@@ -52,7 +45,7 @@ def test_every_workflow_dropped_on_the_canvas_is_whole(page):
 
 def test_nothing_in_a_workflow_is_red_but_the_model_that_must_be_fetched(page):
     for name in FILES:
-        workflow = drop(page, name)
+        drop(page, name)
         loader, file = WANT_A_DOWNLOAD.get(name, (None, None))
         if file:
             expect(page.page.get_by_test_id("error-overlay")).to_contain_text(f"{file} is missing")
@@ -60,7 +53,7 @@ def test_nothing_in_a_workflow_is_red_but_the_model_that_must_be_fetched(page):
             assert page.complaints() == "", name
         red = page.page.evaluate("() => app.graph._nodes.filter((node) => node.has_errors).map((node) => node.type)")
         assert red == ([loader] if file else []), name
-        assert page.page.evaluate(COMBOS) == ([[loader, file]] if file else []) + absent(workflow), name
+        assert page.page.evaluate(COMBOS) == ([[loader, file]] if file else []), name
 
 
 def test_the_demo_clip_dropped_on_load_video_is_what_a_workflow_lacks_at_first(page, server):

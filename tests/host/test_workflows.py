@@ -8,7 +8,6 @@ import sys
 from fractions import Fraction
 
 import av
-import built_in
 import numpy as np
 import pytest
 from host_server import ROOT, Client
@@ -57,17 +56,11 @@ def clip(server):
 
 
 @pytest.fixture(scope="module")
-def chosen(server):
-    """What is chosen for built-in models that are not there."""
-    return built_in.stand_ins(server)
-
-
-@pytest.fixture(scope="module")
-def graph_of(server, chosen):
+def graph_of(server):
     """A workflow's graph, that of its nodes' results which no file shows saved as pictures too."""
 
     def graph_of(name):
-        graph = built_in.in_place(server.graph_of(workflow(name)), chosen)
+        graph = server.graph_of(workflow(name))
         saved = {}
         if name in OF_KEYFRAMES:
             saved["keyframes"] = graph[the_node(graph, LAST[name])]["inputs"]["keyframes"]
@@ -161,9 +154,9 @@ def test_a_workflow_starts_with_the_demo_and_offers_what_it_needs_beyond_it(name
     for node in workflow(name)["nodes"]:
         values, models = node.get("widgets_values", []), node["properties"].get("models", [])
         if node["type"] == "LGVILoader":
-            assert values[0] in (built_in.DEMO, built_in.FILL) and not models
+            assert values[0] in ("demo (built in)", "demo that fills (built in)") and not models
         if node["type"] == "LGVITaskVectorMerge":
-            assert values[0] == built_in.STYLE
+            assert values[0] == "demo style: dark outlines (built in)"
         if node["type"] == "LoadVideo":
             assert values[0] == CLIP.name
         if node["type"] in LOADERS:
