@@ -73,8 +73,9 @@ def test_the_templates_offer_every_workflow_with_its_picture_and_open_it(page):
     dialog = page.page.get_by_role("dialog")
     dialog.get_by_text(PACK, exact=True).first.click()
     for name in FILES:
-        picture = dialog.get_by_test_id(f"template-workflow-{name}").locator("img").first
-        picture.scroll_into_view_if_needed()
+        card = dialog.get_by_test_id(f"template-workflow-{name}")
+        card.scroll_into_view_if_needed()  # the page loads its picture only then
+        picture = card.locator("img").first
         expect(picture).to_be_visible()
         page.page.wait_for_function("(image) => image.naturalWidth === 512", arg=picture.element_handle())
     dialog.get_by_test_id("template-workflow-remove-by-words").click()
