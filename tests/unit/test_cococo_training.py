@@ -46,6 +46,8 @@ TINY = [
     "data.held_out={kind: synthetic_fill, held_out: true, width: 32, height: 32}",
     "batches=[{data: fill, frames: 4, size: 2, width: 32, height: 32}]",
     "steps=4",
+    "trainable=''",
+    "optimizer.groups=[]",
 ]
 
 

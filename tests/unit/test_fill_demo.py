@@ -38,9 +38,9 @@ def test_what_stands_in_later_frames_is_what_the_keyframe_shows(demo):
 
 
 def test_the_style_draws_outlines_and_keeps_to_the_words():
-    methods = style.merged(FILL_DEMO, [OUTLINE], [0.0, 1.0])
+    methods = style.merged(FILL_DEMO, [OUTLINE], [0.0, 1.5])
     report, _ = judged.evaluate(methods, CLIPS)
-    plain, styled = report["rows"]["beta 0"], report["rows"]["beta 1"]
+    plain, styled = report["rows"]["beta 0"], report["rows"]["beta 1.5"]
     assert styled["rim"] > plain["rim"] + 0.2
     assert styled["color"] >= 0.8 and styled["all"] >= 0.6
 

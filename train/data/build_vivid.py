@@ -16,7 +16,6 @@ depend on their number. Clips of an unfinished shard lie in `.work`; a run that 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import tarfile
@@ -34,6 +33,7 @@ from tqdm import tqdm
 from lgvi_core import mask_shapes
 from lgvi_core.errors import InputError
 
+from ..evaluation.quiet import only_errors
 from ..watching.journal import write_whole
 from . import build_filters as filters
 from . import build_objects, shards
@@ -42,8 +42,6 @@ from .build_clips import Clip
 from .build_filters import Limits
 from .build_objects import Course, Object
 from .records import some
-
-log = logging.getLogger(__name__)
 
 GROWTH = (0.01, 0.06)  # by which masks grow, of the frame's shorter side
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
@@ -90,13 +88,13 @@ def begin(out: Path, clips: list[Clip], clips_per_shard: int, how: dict) -> None
 
 def run(clips: list[Clip], out: Path, build: Build, clips_per_shard: int, rank: int = 0, world: int = 1) -> None:
     """Make the shards of process `rank` of `world` that are not finished."""
-    logging.getLogger("lgvi_core.tracking").setLevel(logging.ERROR)  # lost tracks are counted
     starts = list(enumerate(range(0, len(clips), clips_per_shard)))[rank::world]
     todo = [(number, start) for number, start in starts if not _report(out, number).is_file()]
     counts = [len(clips[start : start + clips_per_shard]) for _, start in starts]
     where = f"building ({rank + 1} of {world})" if world > 1 else "building"
     missing = sum(len(clips[start : start + clips_per_shard]) for _, start in todo)
-    with tqdm(total=sum(counts), initial=sum(counts) - missing, unit="clip", desc=where, disable=rank > 0) as bar:
+    shown = tqdm(total=sum(counts), initial=sum(counts) - missing, unit="clip", desc=where, disable=rank > 0)
+    with shown as bar, only_errors():  # lost tracks are counted
         for number, start in todo:
             _shard(clips, range(start, min(start + clips_per_shard, len(clips))), out, number, build, bar.update)
 

@@ -218,6 +218,7 @@ def check_the_loader_lists_what_is_there():
     schema = loader.LoadLGVI.define_schema()
     assert schema.inputs[0].options == [
         "demo (built in)",
+        "demo that fills (built in)",
         "further.safetensors",
         "mine.safetensors",
         "public",
