@@ -238,13 +238,11 @@ def test_keyframes_come_back_as_they_were_edited(shipped, pictures, name, indice
         assert (keyframe != source[index])[mask[index]].any()
 
 
-def test_a_frame_is_tried_four_times_each_with_a_seed_of_its_own(shipped, pictures):
+def test_a_frame_is_tried_four_times(shipped, pictures):
     graph, run = shipped("edit-a-frame")
     tries = pictures(run, the_node(graph, "PreviewImage")).astype(int)
     mask, source = pictures(run, "mask")[0, ..., 0] > 127, pictures(run, "source")[0].astype(int)
     assert len(tries) == 4 and all(np.abs(one - source)[mask].mean() > 10 for one in tries)
-    samplers = nodes_of(graph, "LGVIVideoInpaintSampler")
-    assert len({graph[node]["inputs"]["seed"] for node in samplers}) == 4  # the demo's one step has no chance in it
 
 
 def test_beta_is_how_much_of_the_style_is_seen(shipped, pictures, client):
