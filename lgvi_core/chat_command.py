@@ -66,7 +66,8 @@ def _add_request_model(command):
     group.add_argument(
         "--request-model",
         metavar="PATH",
-        help="LGVI-I's folder, LLaVA's beneath LGVI-I as the checkpoint, or any chat model's as transformers writes it",
+        help="LGVI-I's folder, LLaVA's beneath LGVI-I as the checkpoint, any chat model's as transformers writes it, or "
+        "'rules' for plain rules",
     )
     group.add_argument("--request-device", metavar="DEVICE", help="where it runs (default: as --device)")
     group.add_argument("--request-bits", type=int, choices=(8, 4), help="quantise it (needs bitsandbytes)")

@@ -27,6 +27,7 @@ from .word_mask import Words, replacement
 
 DEMO = Path(__file__).parent / "demo" / "lgvi-demo.safetensors"
 FILL_DEMO = DEMO.with_name("fill-demo.safetensors")
+TALK_DEMO = DEMO.with_name("talk-demo.safetensors")  # reads requests for `DEMO`, and steers it
 LANGUAGE_MODEL = "language model"  # among a checkpoint's notes, where it has one of its own
 Pathlike = str | os.PathLike
 OUTSIDE = ("keep", "blend")  # what becomes of what a keyframe has outside of the mask

@@ -28,6 +28,8 @@ from .region import Box
 
 logger = logging.getLogger(__name__)
 
+RULES = "rules"  # the name of `by_rules` where a model is named
+
 
 @dataclass(frozen=True)
 class Understanding(Answer):
@@ -133,19 +135,22 @@ def open_reader(
 ) -> Reader:
     """The reader for a request model and the checkpoint that is to act on what it says.
 
-    model: LGVI-I's folder; LLaVA's, beneath LGVI-I's own part if `checkpoint` has that; or any chat model's, as
-    transformers writes it. None: the checkpoint's own language model, where it has one, else the rules. device: as
-    torch names it; None: CUDA where there is one. bits: 8 or 4 to quantise the language model by bitsandbytes.
+    model: LGVI-I's folder; LLaVA's, beneath LGVI-I's own part if `checkpoint` has that; any chat model's, as
+    transformers writes it; or `RULES`. None: the checkpoint's own language model, where it has one (LGVI-I's folder and
+    the demo checkpoint do), else the rules. device: as torch names it; None: CUDA where there is one. bits: 8 or 4 to
+    quantise the language model by bitsandbytes.
     Raises `InputError` for a folder that is no such model, is incomplete, or does not fit the checkpoint.
     """
     from .checkpoints import open_source, request_file
     from .checkpoints.llava import is_base, is_trained_part
+    from .inpaint import DEMO, TALK_DEMO
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    own = None if checkpoint is None else Path(checkpoint).expanduser()
-    own = own if own is not None and is_trained_part(own) else None
-    path = own if model is None else Path(model).expanduser()
-    if path is None:
+    acts = None if checkpoint is None else Path(checkpoint).expanduser()
+    own = acts if acts is not None and is_trained_part(acts) else None
+    demo = TALK_DEMO if acts == DEMO and TALK_DEMO.is_file() else None
+    path = own or demo if model is None else Path(model).expanduser()
+    if path is None or model == RULES:
         if bits is not None:
             raise InputError(f"bits is {bits}, but no language model reads the request: give one, or leave bits out")
         return by_rules
