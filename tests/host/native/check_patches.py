@@ -93,6 +93,28 @@ def check_attention_overrides_of_other_nodes_are_called():
     assert heads and set(heads) == {8}
 
 
+def check_a_model_that_stays_out_of_memory_gives_the_same():
+    """What --lowvram does on a card: weights that do not fit stay out, and come, with their LoRA, as they are used."""
+    management = core("comfy.model_management")
+    load = management.LoadedModel.model_load
+    for kind in ("epsilon", "sample"):
+        given = conditions(kind)
+        model, _ = core("comfy.sd").load_lora_for_models(
+            loaded(kind).model, None, lora_for("diffusion_model." + LAYER), 1.0, 0.0
+        )
+        whole = sample(model, given)
+        management.unload_all_models()
+        management.LoadedModel.model_load = lambda self, *_, **named: load(self, 1, **named)  # a byte of room
+        try:
+            found = sample(model, given)
+        finally:
+            management.LoadedModel.model_load = load
+        assert model.lowvram_patch_counter() and model.loaded_size() < model.model_size() / 20, kind
+        torch.testing.assert_close(found, whole, msg=kind)
+        management.unload_all_models()
+        torch.testing.assert_close(sample(model, given), whole, msg=kind)
+
+
 def check_previews_show_the_video():
     from comfy.cli_args import LatentPreviewMethod, args
 
