@@ -122,6 +122,22 @@ def test_dropout_inside_the_model_is_the_same_after_a_resume(tmp_path):
     assert_same(content(tmp_path / "parts"), content(tmp_path / "whole"))
 
 
+def test_eight_bit_adam_goes_on_bit_for_bit(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    more = ["optimizer.kind=adamw8bit", "steps=2"]
+    lgvi.train(tiny(tmp_path / "whole", *more), "cpu")
+    lgvi.train(tiny(tmp_path / "parts", *more, "max_minutes=0.0"), "cpu")
+    lgvi.train(tiny(tmp_path / "parts", *more), "cpu")
+    whole = content(tmp_path / "whole")
+    assert_same(content(tmp_path / "parts"), whole)
+    assert torch.uint8 in {value.dtype for value in tensors(whole[1]["optimizer.bin"])}
+
+
+def tensors(state):
+    for value in state.values():
+        yield from tensors(value) if isinstance(value, dict) else [value] if torch.is_tensor(value) else ()
+
+
 @pytest.mark.parametrize("writer", ["torch.save", "train.state.flush"])
 def test_a_full_disk_leaves_the_state_before_it(tmp_path, monkeypatch, writer):
     lgvi.train(tiny(tmp_path, "max_minutes=0.0"), "cpu")
