@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from .errors import InputError
 from .region import Region, check_box
-from .wording import Reading, read
+from .wording import VERB, Reading, read
 
 OPEN, CLOSE = "{{prompt}}", "{{/prompt}}"
 MODULES = {  # Vitron's letters; the names of those that cannot end in something removed begin with "other: "
@@ -63,6 +63,8 @@ MARKUP = re.compile(
 )
 SPEAKER = re.compile(r"^\s*(?:assistant|response|answer)\s*:", re.IGNORECASE)
 ENDED = re.compile(r"(?:^|[\n.!?…)\]\"'”])\s*$")
+ORDER = re.compile(rf"\s*{VERB}\b", re.IGNORECASE)
+A_THING = re.compile(r"(?:an?|the) \w", re.IGNORECASE)
 NUMBER = re.compile(r"-?\d*\.?\d+")
 
 
@@ -94,8 +96,8 @@ def parse(answer: str, ended: bool = True) -> Answer:
     it is itself a direct request. What then asks for no removal, or has one of `MARKS`, is not met: its prompt is
     empty. ended: False where the model was cut off, so that only a prompt that is closed counts.
     """
-    spoken = MARKUP.sub("", _spoken(answer))
-    text = _unwrapped(spoken)
+    words = MARKUP.sub("", spoken(answer))
+    text = _unwrapped(words)
     visible, tagged = split_tags(text)
     said = tagged["prompt"] or tagged["instruction"]
     reading = _named(said[-1]) if said else read(visible)
@@ -107,7 +109,7 @@ def parse(answer: str, ended: bool = True) -> Answer:
     else:
         kind, prompt = _why_not(text, visible, reading.kind, module), ""
     region, note = _region(tagged["region"][-1]) if tagged["region"] else (None, "")
-    response = visible or (f"I will {prompt}." if prompt else text == spoken and _bare(answer) or SILENT)
+    response = visible or (f"I will {prompt}." if prompt else text == words and _bare(answer) or SILENT)
     notes = [response, note, "" if whole else CUT_OFF]
     return Answer(prompt, " ".join(filter(None, notes)), region, kind, module.removeprefix("other: "))
 
@@ -136,11 +138,13 @@ def split_tags(text: str) -> tuple[str, dict[str, list[str]]]:
 
 
 def _named(prompt: str) -> Reading:
-    """The reading of what stands between prompt tags, where a thing may be named and no more: "a brown dog"."""
+    """The reading of what stands between prompt tags: "a brown dog", or "remove a dog is running" as datasets have it."""
     reading = read(prompt)
-    if reading.kind == "unclear" and not FOREIGN.search(prompt):
+    if reading.kind != "unclear" or FOREIGN.search(prompt):
+        return reading
+    if not ORDER.match(prompt):
         return read(f"remove {prompt}")
-    return reading
+    return Reading("remove", reading.what) if A_THING.match(reading.what) else reading
 
 
 def _why_not(text: str, visible: str, reading: str, module: str) -> str:
@@ -158,7 +162,7 @@ def _is_closed(text: str) -> bool:
     return bool(tags) and tags[-1]
 
 
-def _spoken(answer: str) -> str:
+def spoken(answer: str) -> str:
     """The answer without what the model thought before it."""
     return THOUGHT_TAG.split(THOUGHTS.sub("", answer))[-1]
 

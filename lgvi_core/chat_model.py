@@ -26,15 +26,23 @@ WANTED = "give a folder with config.json, weights and tokenizer, such as Qwen2.5
 
 
 class ChatModel:
-    """Answers a text about pictures by a local chat model of transformers, always with the likeliest words.
+    """Answers a text about pictures by a local chat model of transformers.
 
     folder: config.json, weights, tokenizer, chat template, and, of one that sees, the image processor. bits: 8 or 4 to
-    have it quantised by bitsandbytes. max_tokens: of an answer, cut off there. `sees`: whether it looks at pictures.
+    have it quantised by bitsandbytes. max_tokens: of an answer, cut off there. temperature: 0 for the likeliest words,
+    above it words are drawn by torch's random numbers. `sees`: whether it looks at pictures.
     Raises `InputError` for a folder that is no such model, lacks files or weights, or needs code of its own.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", bits: int | None = None, max_tokens: int = 1024):
-        self.folder, self.max_tokens = Path(folder), max_tokens
+    def __init__(
+        self,
+        folder: Path,
+        device: str = "cpu",
+        bits: int | None = None,
+        max_tokens: int = 1024,
+        temperature: float = 0.0,
+    ):
+        self.folder, self.max_tokens, self.temperature = Path(folder), max_tokens, temperature
         if bits is not None:
             check_bits(bits)
         device = usable_device(device)
@@ -57,8 +65,10 @@ class ChatModel:
                 "its answer included. Say it shorter, or begin a new conversation"
             )
         room = min(self.max_tokens, self.max_length - length)
-        plain = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        said = self.model.generate(**inputs, max_new_tokens=room, **plain)[0, length:].tolist()
+        likeliest = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        drawn = {"do_sample": True, "temperature": self.temperature}
+        how = drawn if self.temperature else likeliest
+        said = self.model.generate(**inputs, max_new_tokens=room, **how)[0, length:].tolist()
         ends = self.model.generation_config.eos_token_id
         ended = bool(said) and said[-1] in (ends if isinstance(ends, list) else [ends])
         return Written(self._tokenizer.decode(said, skip_special_tokens=True).strip(), ended)

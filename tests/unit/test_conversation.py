@@ -333,6 +333,12 @@ def test_a_thing_named_between_tags_is_to_go(prompt, named):
     assert parse(f"Sure. {{{{prompt}}}}{prompt}{{{{/prompt}}}}").prompt == named
 
 
+def test_a_datasets_caption_between_tags_counts_though_it_is_a_sentence():
+    caption = "remove a white duck is standing in the grass"
+    assert parse(f"It goes. {{{{prompt}}}} {caption} {{{{/prompt}}}}").prompt == caption
+    assert not parse("Nothing goes. {{prompt}} remove nothing {{/prompt}}").met
+
+
 def test_an_answer_that_was_cut_off_counts_only_with_a_closed_prompt():
     closed = "Sure. {{prompt}}remove the dog{{/prompt}} And then I"
     assert parse(closed, ended=False).prompt == "remove the dog"

@@ -296,6 +296,13 @@ def test_check_says_what_is_wrong_file_by_file(tmp_path, capsys):
     assert "9 samples; 7 errors in 7 samples" in lines[-1]
 
 
+def test_a_damaged_first_frame_is_named_like_any_other(tmp_path, capsys):
+    root = datasets.triplets(tmp_path, clips=2)
+    (root / "0/frames/00000.png").write_bytes((root / "0/frames/00000.png").read_bytes()[:300])
+    assert main(["check", str(root)]) == 1
+    assert re.search("error +clip0: .*0/frames/00000.png is a damaged picture", capsys.readouterr().out)
+
+
 def test_the_sheet_leaves_out_what_cannot_be_read(tmp_path, caplog):
     root = datasets.triplets(tmp_path, clips=2)
     shrink_the_masks(root)

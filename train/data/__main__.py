@@ -1,8 +1,9 @@
-"""Look at datasets, pack them and build them: `python -m train.data check DIR`, `shard DIR -o OUT`, `build-vivid`.
+"""Look at datasets, pack, annotate and build them: `python -m train.data check`, `shard`, `annotate`, `build-vivid`.
 
 `check` says what is wrong with a dataset, file by file, and ends with 0 where nothing is, 1 where something is and 2
-where it cannot be read at all. `shard` writes it as tar files for training from slow or remote disks. `build-vivid
-CLIPS -o DATASET` makes a dataset to fill from clips and where objects are in them, see docs/build-vivid.md.
+where it cannot be read at all. `shard` writes it as tar files for training from slow or remote disks. `annotate
+DIR --model FOLDER -o FILE` has a chat model write requests and answers, see docs/conversations.md. `build-vivid CLIPS
+-o DATASET` makes a dataset to fill from clips and where objects are in them, see docs/build-vivid.md.
 """
 
 from __future__ import annotations
@@ -13,22 +14,20 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import yaml
 from tqdm import tqdm
 
 from lgvi_core.errors import InputError
 
-from . import build_command, inspection, shards, sheet
+from . import annotate_command, build_command, dataset_options, inspection, shards, sheet
 from .records import Record
-from .sources import KINDS, FileSource, detect, open_source, records_of
+from .sources import FileSource, open_source, records_of
 
 log = logging.getLogger(__name__)
 
 
 def check(options: argparse.Namespace) -> int:
-    root = options.folder
-    kind = options.kind or detect(root)
-    records, settings = records_of(Path(root).name, {"kind": kind, "root": root, **_settings(options)})
+    name, given = dataset_options.on_disk(options)
+    records, settings = records_of(name, given)
     found: list[inspection.Finding] = []
     looked_at, interrupted = 0, False
 
@@ -39,6 +38,8 @@ def check(options: argparse.Namespace) -> int:
 
     try:
         tell(inspection.across(records))
+        if settings["dialogues"]:
+            tell(inspection.dialogues(records, Path(settings["dialogues"]).expanduser()))
         for record in tqdm(records, unit="sample", desc="checking"):
             tell(inspection.of(record, settings["resize"]))
             looked_at += 1
@@ -48,7 +49,7 @@ def check(options: argparse.Namespace) -> int:
     wrong = len({finding.name for finding in found if finding.level == "error"})
     note = f", stopped after {looked_at}" if interrupted else ""
     summary = f"{levels['error']} errors in {wrong} samples, {levels['warning']} warnings"
-    sys.stdout.write(f"{root} ({kind}): {len(records)} samples{note}; {summary}\n")
+    sys.stdout.write(f"{settings['root']} ({given['kind']}): {len(records)} samples{note}; {summary}\n")
     if options.sheet and not interrupted:
         _draw(records, Path(options.sheet))
     return 130 if interrupted else 1 if levels["error"] else 0
@@ -72,21 +73,10 @@ def _draw(records: list[Record], path: Path, most: int = 24) -> None:
 def shard(options: argparse.Namespace) -> int:
     if options.samples < 1:
         raise InputError(f"--samples is {options.samples}; it must be at least 1")
-    kind = options.kind or detect(options.folder)
-    source = open_source(Path(options.folder).name, {"kind": kind, "root": options.folder, **_settings(options)})
+    source = open_source(*dataset_options.on_disk(options))
     count = shards.write(source, Path(options.output), options.samples)
     log.info("wrote %d samples into %d shards in %s", len(source), count, options.output)
     return 0
-
-
-def _settings(options: argparse.Namespace) -> dict:
-    pairs = (text.partition("=") for text in options.settings)
-    settings = {}
-    for key, equals, value in pairs:
-        if not equals:
-            raise InputError(f"setting {key!r} is not of the form key=value")
-        settings[key] = yaml.safe_load(value)
-    return settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,14 +85,13 @@ def main(arguments: list[str] | None = None) -> int:
     for run, what in ((check, "say what is wrong with a dataset"), (shard, "write a dataset as WebDataset shards")):
         command = commands.add_parser(run.__name__, help=what, description=what)
         command.set_defaults(run=run)
-        command.add_argument("folder", metavar="DIR")
-        command.add_argument("settings", nargs="*", metavar="key=value", help="settings of the data, e.g. split=test")
-        command.add_argument("--kind", choices=KINDS[1:], help="the layout (default: found by what is in the folder)")
+        dataset_options.add(command)
         if run is check:
             command.add_argument("--sheet", metavar="PNG", help="draw a contact sheet: input | mask | clean | caption")
         else:
             command.add_argument("-o", "--output", required=True, metavar="OUT", help="a new folder")
             command.add_argument("--samples", type=int, default=100, help="in each shard (default: 100)")
+    annotate_command.options(commands)
     build_command.options(commands)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

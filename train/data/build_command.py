@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-from datetime import timedelta
 from pathlib import Path
 
 from lgvi_core.errors import InputError
+from lgvi_core.locks import alone
 
 from . import build_clips, build_page, build_vivid
 from .build_captions import Chat, from_label
 from .build_filters import Limits
+from .long_run import processes
 
 log = logging.getLogger(__name__)
 
 WHAT = "make a dataset to fill from clips and where objects are in them"
-LONGEST = timedelta(days=30)  # that a process waits for the others
 
 
 def options(commands) -> None:
@@ -37,8 +36,6 @@ def options(commands) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Build the dataset, this process's part of it; the first process writes the page."""
-    from accelerate import PartialState  # it takes seconds, and no other command needs it
-
     if given.clips_per_shard < 1:
         raise InputError(f"--clips-per-shard is {given.clips_per_shard}; it must be at least 1")
     if given.captions_model and not given.captions:
@@ -53,17 +50,17 @@ def run(given: argparse.Namespace) -> int:
         vocabulary=None if given.vocabulary is None else _words(given.vocabulary),
     )
     how = build_vivid.settings(build, chat.model if chat else "labels", objects)
-    # one process needs no group; several exchange nothing but that they are done
-    state = PartialState(cpu=True, **({"timeout": LONGEST} if int(os.environ.get("WORLD_SIZE", 1)) > 1 else {}))
-    if state.is_main_process:
-        build_vivid.begin(given.output, clips, given.clips_per_shard, how)
-    state.wait_for_everyone()
-    build_vivid.run(clips, given.output, build, given.clips_per_shard, state.process_index, state.num_processes)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        build_vivid.finish(given.output)
-        build_page.write(given.output)
-        log.info("%s\n%s", build_vivid.summary(list(build_vivid.reports(given.output))), given.output)
+    state = processes()
+    with alone(given.output, state.is_main_process):
+        if state.is_main_process:
+            build_vivid.begin(given.output, clips, given.clips_per_shard, how)
+        state.wait_for_everyone()
+        build_vivid.run(clips, given.output, build, given.clips_per_shard, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            build_vivid.finish(given.output)
+            build_page.write(given.output)
+            log.info("%s\n%s", build_vivid.summary(list(build_vivid.reports(given.output))), given.output)
     state.destroy_process_group()
     return 0
 

@@ -36,7 +36,7 @@ from lgvi_core.errors import InputError
 from ..evaluation.quiet import only_errors
 from ..watching.journal import write_whole
 from . import build_filters as filters
-from . import build_objects, shards
+from . import build_objects, long_run, shards
 from .build_captions import Captioner
 from .build_clips import Clip
 from .build_filters import Limits
@@ -65,25 +65,7 @@ def begin(out: Path, clips: list[Clip], clips_per_shard: int, how: dict) -> None
     for a dataset that was begun otherwise, with what differs.
     """
     plan = {"clips_per_shard": clips_per_shard, **how, "clips": [clip.name for clip in clips]}
-    path = out / PLAN
-    if not path.is_file():
-        if out.exists() and any(out.iterdir()):
-            raise InputError(f"{out} is not empty, and no dataset that build-vivid began: give a new folder")
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
-        return
-    try:
-        before = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}; give a new folder") from None
-    changed = [key for key in plan if before.get(key) != plan[key]]
-    if changed:
-        what = [
-            f"other clips than the {len(before.get('clips', ()))} then"
-            if key == "clips" else f"{key} {plan[key]!r} (then {before.get(key)!r})"
-            for key in changed
-        ]  # fmt: skip
-        raise InputError(f"{out} was begun otherwise; now it is {'; '.join(what)}: give a new folder, or what it was")
+    long_run.begin(out / PLAN, plan, "give a new folder")
 
 
 def run(clips: list[Clip], out: Path, build: Build, clips_per_shard: int, rank: int = 0, world: int = 1) -> None:

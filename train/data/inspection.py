@@ -1,17 +1,20 @@
-"""What is wrong with a dataset, sample by sample and file by file."""
+"""What is wrong with a dataset, sample by sample and file by file, and with what is said about it, line by line."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from lgvi_core.answer import CLOSE, MARK, MARKS, OPEN, parse, split_tags
 from lgvi_core.errors import InputError
 
+from .dialogues import Dialogue, plainly, read_lines
 from .records import Record, Track, some
 from .sources import probe
 
@@ -70,6 +73,55 @@ def of(record: Record, resize: bool = False) -> Iterator[Finding]:
         yield from (Finding("error", record.name, f"{part}: {problem}") for problem in problems)
     if all(clips.values()) and not _fills(record):
         yield from _pixels(record.name, clips)
+
+
+def dialogues(records: list[Record], path: Path) -> Iterator[Finding]:
+    """What is wrong with the dialogues of a dataset, in the file at `path`, line by line."""
+    captions = {record.name: record.captions for record in records}
+    first: dict[tuple[str, Dialogue], int] = {}
+    refused = Counter()
+    for number, name, dialogue, problem in read_lines(path):
+        line = f"line {number} of {path.name}"
+        if problem:
+            yield Finding("error", line, problem)
+            continue
+        earlier = first.setdefault((name, dialogue), number)
+        if earlier != number:
+            yield Finding("warning", name, f"{line} is the same as line {earlier}")
+        if name in captions:
+            yield from (Finding(level, name, f"{line}: {what}") for level, what in _said(dialogue, captions[name]))
+            kind = parse(dialogue.answer).kind
+            refused.update([kind] if kind != "remove" else [])
+        else:
+            yield Finding("warning", name, f"{line} is about a sample that is not in the dataset, or not in this split")
+    told = {name for name, _ in first}
+    if silent := [name for name in captions if name not in told]:
+        what = f"{len(silent)} of {len(captions)} samples have no dialogue and are asked for by their captions"
+        yield Finding("warning", path.name, f"{what}: {some(silent)}")
+    if refused:
+        kinds = ", ".join(f"{count} {kind!r}" for kind, count in refused.items())
+        what = f"answers that remove nothing ({kinds}): in training they need batches with `only: language`, or the"
+        yield Finding("warning", path.name, f"{what} U-Net learns to remove what they do not name")
+
+
+def _said(dialogue: Dialogue, captions: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Levels and words of what is wrong with a dialogue of a sample with these captions."""
+    request, wanted = dialogue.request, {plainly(caption) for caption in captions}
+    if not request.strip():
+        yield "error", "the request is empty"
+    elif plainly(request) in wanted:
+        yield "warning", f"the request is the caption, {request!r}"
+    answer, (_, tagged) = parse(dialogue.answer), split_tags(dialogue.answer)
+    if not answer.met:
+        if not MARK.search(dialogue.answer):
+            marks = ", ".join(MARKS.values())
+            yield "error", f"no removal is read from the answer, and it has none of {marks}: {dialogue.answer!r}"
+        return
+    if len(tagged["prompt"]) != 1 or not (OPEN in dialogue.answer and CLOSE in dialogue.answer):
+        yield "warning", f"the answer's prompt does not stand once between {OPEN} and {CLOSE}: {dialogue.answer!r}"
+    prompt = (tagged["prompt"] or [answer.prompt])[-1]
+    if plainly(prompt) not in wanted:
+        yield "warning", f"the answer's prompt is {prompt!r}, the caption {some(map(repr, captions))}"
 
 
 def _fills(record: Record) -> bool:

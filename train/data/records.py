@@ -78,7 +78,10 @@ class Track:
             video = open_video(self.file(0).path)
             return video.frame_count or sum(1 for _ in video), video.height, video.width
         with self.file(0).picture() as picture:
-            turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: width and height change places
+            try:
+                turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: width and height change places
+            except UNREADABLE as error:
+                raise InputError(f"{self.file(0)} is a damaged picture: {error}") from None
             width, height = picture.size[::-1] if turned else picture.size
         return len(self.names), height, width
 
