@@ -138,7 +138,7 @@ def split_tags(text: str) -> tuple[str, dict[str, list[str]]]:
 
 
 def _named(prompt: str) -> Reading:
-    """The reading of what stands between prompt tags: "a brown dog", or "remove a dog is running" as datasets have it."""
+    """The reading of what stands between prompt tags: "a brown dog", or "remove a dog is running", as captions are."""
     reading = read(prompt)
     if reading.kind != "unclear" or FOREIGN.search(prompt):
         return reading
