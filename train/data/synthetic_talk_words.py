@@ -174,7 +174,7 @@ def _meant(part: str, view: View) -> tuple[int, ...]:
         elif not any(word in pair for pair in NOUNS[None]):
             return ()
     fitting = matching(tuple(look), view.looks)
-    if side is not None:
+    if side is not None and len(fitting) > 1:  # of one alone a side says nothing
         scene = view.scene
         fitting = tuple(i for i in fitting if side in sides_won(scene, i, [j for j in fitting if j != i]))
     return fitting if many or len(fitting) == 1 else ()
