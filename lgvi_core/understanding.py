@@ -76,9 +76,11 @@ class Written(NamedTuple):
     ended: bool = True
 
 
-def by_rules(frames, request: str, turns: Sequence[Turn] = (), box: Box | None = None) -> Understanding:
+def by_rules(
+    frames, request: str, turns: Sequence[Turn] = (), box: Box | None = None, *, gone: bool = True
+) -> Understanding:
     """The `Reader` without a model: direct requests in plain English, see `conversation.rules`."""
-    return _understanding(rules(request, turns, box is not None, gone=True))
+    return _understanding(rules(request, turns, box is not None, gone))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from .loader import LoadLGVI
 from .mask_decoder_preview import MaskDecoderPreview
 from .mask_shape import MaskShape
 from .pick_frames import PickFrames
+from .request_reader import LoadRequestReader
 from .request_to_prompt import RequestToPrompt
 from .sampler import DDIMSampler
 from .task_vector_merge import TaskVectorMerge
@@ -26,6 +27,7 @@ NODES: list[type[io.ComfyNode]] = [
     MaskShape,
     PickFrames,
     KeyframePropagate,
+    LoadRequestReader,
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import comfy.model_management
 import numpy as np
 import torch
@@ -10,9 +12,13 @@ from comfy_api.latest import io
 from .frames import Clip
 from .preview_video import show_video
 
+logger = logging.getLogger(__name__)
+
 
 def finished(source: Clip, images: torch.Tensor, mask: np.ndarray, unchanged: bool, messages: list[str]):
-    """The node's output for the result's frames and its bool mask."""
+    """The node's output for the result's frames and its bool mask; the messages are logged too."""
+    for message in messages:
+        logger.warning("%s", message)
     before = show_video(source.images.numpy(), source.frame_rate)
     shown = {
         "before": before,

@@ -7,6 +7,7 @@ import torch
 from comfy_api.latest import io
 
 from ..lgvi_core.errors import InputError
+from .steering import steers, why_not
 
 
 class ConditionEncode(io.ComfyNode):
@@ -31,6 +32,11 @@ class ConditionEncode(io.ComfyNode):
                     default="remove the red circle on the left",
                     tooltip="What to remove, in plain words. Parentheses are words too; they carry no weights.",
                 ),
+                io.Conditioning.Input(
+                    "positive",
+                    optional=True,
+                    tooltip="The words as CONDITIONING, in place of the prompt: that of MLLM Request→Prompt.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -49,12 +55,15 @@ class ConditionEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip, vae, frames, prompt) -> io.NodeOutput:
-        if not prompt.strip():
+    def execute(cls, clip, vae, frames, prompt, positive=None) -> io.NodeOutput:
+        if said := why_not(positive):
+            raise InputError(f"{said}, so there is nothing to encode")
+        if positive is None and not prompt.strip():
             raise InputError('the prompt is empty: say what to remove, for example "remove the red circle on the left"')
         latents = vae.encode(checked_frames(frames, vae.spacial_compression_encode()))
         video = {"concat_latent_image": latents}
-        text, empty = (encode_text(clip, words) for words in (prompt.strip(), ""))
+        text = encode_text(clip, prompt.strip()) if positive is None else positive
+        empty = [[torch.zeros_like(text[0][0]), {}]] if steers(text) else encode_text(clip, "")
         return io.NodeOutput(
             node_helpers.conditioning_set_values(text, video),
             node_helpers.conditioning_set_values(empty, video),

@@ -25,7 +25,7 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor
 
-from ..lgvi_core.checkpoints import Source, open_source
+from ..lgvi_core.checkpoints import Source, open_source, request_file
 from ..lgvi_core.checkpoints.checkpoint import check_prediction
 from ..lgvi_core.checkpoints.fitting import empty_unet, read_values, stored_dtype
 from ..lgvi_core.editing import recommended
@@ -35,6 +35,7 @@ from ..lgvi_core.models.attention import MAX_BATCH
 from . import host_text, host_vae
 from .host_inpaint import mask_like, mask_of
 from .host_sampling import make_model_sampling, sampling_settings
+from .steering import check_steering, why_not
 
 # Key of `transformer_options` for a callable sink(mask, transformer_options) that gets the mask of every model call:
 # (B, 1, T, pH, pW) in [0, 1], B over the conds in `transformer_options["cond_or_uncond"]`, T the frames of the clip or,
@@ -47,12 +48,14 @@ class LGVIInfo:
     """What an LGVI MODEL is.
 
     training: `width`, `height` (pixels) and `frames` it was trained at, where known. sampling: recommended `steps`,
-    `guidance_scale`, `image_guidance_scale` and `scheduler`. factor: pixels per latent and axis.
+    `guidance_scale`, `image_guidance_scale` and `scheduler`. factor: pixels per latent and axis. mark: what a language
+    model that steers it knows it by (`request_file.mark`).
     """
 
     config: UNetConfig
     path: Path
     factor: int
+    mark: str
     scheduler_config: dict
     training: dict = field(default_factory=dict)
     sampling: dict = field(default_factory=dict)
@@ -119,16 +122,17 @@ def lgvi_of(model) -> LGVIInfo:
 def _model(source: Source, dtype: torch.dtype | None, disable_dynamic: bool = False):
     unet, _ = empty_unet(source)  # checks names and shapes: the host itself only warns
     check_prediction(unet.config, source.scheduler_config, str(source.path))
+    management = comfy.model_management
+    weights = read_values({name: source.unet[name] for name in unet.state_dict()})
     info = LGVIInfo(
         unet.config,
         source.path,
         host_vae.factor(source),
+        request_file.mark(weights),
         source.scheduler_config,
         source.training,
         recommended(unet.config, source.sampling),
     )
-    management = comfy.model_management
-    weights = read_values({name: source.unet[name] for name in unet.state_dict()})
     device, offload_device = management.get_torch_device(), management.unet_offload_device()
     config = HostConfig(info, host_vae.latent_format(source))
     if dtype is None:
@@ -190,6 +194,9 @@ class LGVIModel(comfy.model_base.BaseModel):
         return denoised
 
     def extra_conds(self, **given):
+        check_steering(given, self.lgvi.mark)
+        if said := why_not([(None, given)]):
+            raise InputError(f"{said}. There is nothing to sample; Video Inpaint Sampler would give the video back")
         out = super().extra_conds(**given)
         noise, text, video = given["noise"], given.get("cross_attn"), given.get("concat_latent_image")
         self._check_text(text, 1 if noise.ndim == 4 else noise.shape[0])

@@ -18,6 +18,7 @@ from ..lgvi_core.errors import InputError
 from .condition_encode import encode_text
 from .guider import ThreeWay
 from .host import MASK_SINK, LGVIInfo
+from .steering import check_steering, steers
 
 stop_if_interrupted = comfy.model_management.throw_exception_if_processing_interrupted
 
@@ -41,10 +42,12 @@ def check_parts(info: LGVIInfo, vae, clip, positive, prompt: str) -> list[str]:
         raise InputError('the prompt is empty: say what to remove, for example "remove the red circle on the left"')
     if positive is None and clip is None:
         raise InputError("a prompt needs a CLIP: connect that of Load LGVI, or CONDITIONING in place of the prompt")
+    for _, options in positive or ():
+        check_steering(options, info.mark)
     messages = []
     if positive is not None and prompt.strip():
         messages.append("CONDITIONING is connected: the prompt is not used")
-    if clip is None:
+    if clip is None and not steers(positive or ()):
         messages.append("no CLIP is connected: where guidance needs the empty prompt, zeros stand for it")
     return messages
 
@@ -54,13 +57,16 @@ def encode_words(
 ) -> tuple[list, list]:
     """CONDITIONING of the words, which are `positive` or else the prompt, and of what guidance leads away from.
 
-    The latter is `negative`, or else the negative prompt, empty for LGVI; without a CLIP it is zeros, as in LGVI-I.
+    The latter is `negative`, or else the negative prompt, empty for LGVI; zeros beside a language model's states, as in
+    LGVI-I, and without a CLIP.
     Raises `InputError` for features that the MODEL does not take.
     """
     words = _checked(info, encode_text(clip, prompt.strip()) if positive is None else positive)
     if negative is not None:
         return words, _checked(info, negative)
-    return words, [[torch.zeros_like(words[0][0]), {}]] if clip is None else encode_text(clip, negative_prompt.strip())
+    if clip is None or steers(words):
+        return words, [[torch.zeros_like(words[0][0]), {}]]
+    return words, encode_text(clip, negative_prompt.strip())
 
 
 def _checked(info: LGVIInfo, words: list) -> list:
@@ -104,7 +110,7 @@ class HostModel:
         stop_if_interrupted()
         return self.vae.encode((pixels.movedim(1, -1) + 1) / 2).transpose(0, 1)[None]
 
-    def denoise(self, start, noise, condition, generator, find_mask, hole=None):
+    def denoise(self, number, noise, condition, generator, find_mask, hole=None):
         stop_if_interrupted()
         latents, noise = (x[0].transpose(0, 1) for x in (condition, noise))  # (T, C, h, w): frames as the batch
         video = {"concat_latent_image": latents}
@@ -120,7 +126,7 @@ class HostModel:
         )
         if find_mask and self.info.has_mask_decoder:
             guider.reader = MaskReader(self.steps, len(latents))
-        done = self.steps * self.windows.number(start)
+        done = self.steps * number
 
         def after_step(step, denoised, x, steps):
             stop_if_interrupted()
@@ -195,6 +201,24 @@ class LastResult:
             self.kept.clear()
             kept = self.kept[model] = positive, key, list(make())
         return kept[2]
+
+
+class LastAnswers:
+    """The last answers of each language model, while it lives: what was asked already is not asked again."""
+
+    def __init__(self, most: int = 8):
+        self.most, self.kept = most, weakref.WeakKeyDictionary()
+
+    def get(self, model, key: tuple, make: Callable[[], object]):
+        """`make()`; its last value again where the model is the same object and the key is equal. None: always made."""
+        if model is None:
+            return make()
+        answers = self.kept.setdefault(model, {})
+        if key not in answers:
+            answers[key] = make()
+            if len(answers) > self.most:
+                del answers[next(iter(answers))]
+        return answers[key]
 
 
 def same(thing) -> weakref.ref | None:

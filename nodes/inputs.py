@@ -17,8 +17,8 @@ def parts() -> list[io.Input]:
         io.Conditioning.Input(
             "positive",
             optional=True,
-            tooltip="The words as CONDITIONING, in place of the prompt. Without a CLIP, zeros stand for the empty "
-            "prompt that guidance needs.",
+            tooltip="The words as CONDITIONING, in place of the prompt; also that of MLLM Request→Prompt. Without a "
+            "CLIP, zeros stand for the empty prompt that guidance needs.",
         ),
     ]
 

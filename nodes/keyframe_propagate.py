@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 
 import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..lgvi_core import masks
 from ..lgvi_core.beside import said_of_keyframe, with_beside
-from ..lgvi_core.conditioning import resize_frames, to_bytes
 from ..lgvi_core.editing import Edge, Windows, put_into
 from ..lgvi_core.errors import InputError
-from ..lgvi_core.keyframes import InMemory, plan, said_of_drift, said_of_scenes, scenes_of, spread
-from ..lgvi_core.user_mask import is_soft, notes
+from ..lgvi_core.keyframes import InMemory, plan, said_of_drift, spread
 from . import inputs, presets
 from .comparison import finished
 from .frames import Clip, frame_numbers
@@ -30,15 +26,13 @@ from .host_editing import (
     stop_if_interrupted,
     working_size,
 )
+from .keyframe_ground import Ground, ground_of, keyframes_at
 from .presets import sampler_of, sampling_of
-
-logger = logging.getLogger(__name__)
 
 FOR_ALL, TRACKED = "for all frames", "tracked from the first keyframe"
 CHAIN, BLEND = "chain", "blend"
 KEEP, TAKE_OVER = "keep the video's", "take over the keyframes'"
-SMALLEST = 12  # pixels a side, for the flow that tells a cut
-last_look, last_spread = LastResult(), LastResult()
+last_spread = LastResult()
 
 
 class KeyframePropagate(io.ComfyNode):
@@ -97,7 +91,7 @@ class KeyframePropagate(io.ComfyNode):
                     default=False,
                     advanced=True,
                     tooltip="Carry the edit over scene cuts too. Off: a scene without a keyframe follows the prompt, "
-                    "without one it stays as it is. Finding cuts needs OpenCV.",
+                    "without one it stays as it is.",
                 ),
                 io.Boolean.Input(
                     "match_colours",
@@ -127,110 +121,53 @@ class KeyframePropagate(io.ComfyNode):
                 "CoCoCo family in Load LGVI"
             )
         source = Clip.read(video, frame_rate)
-        count, height, width = source.images.shape[:3]
-        working, windows = working_size(source.images, info), Windows(window, overlap)
-        edited, said = keyframes_at(frame_numbers(indices, count), keyframes, source.images)
+        windows, chained, blend = Windows(window, overlap), windows_are == CHAIN, outside_mask == TAKE_OVER
+        plan((), (), windows, chained)  # checks the two
+        edited, said = keyframes_at(frame_numbers(indices, len(source.images)), keyframes, source.images)
         messages = [*source.messages, *check_parts(info, vae, clip, positive, prompt), *said]
-        holes = masks.binarize(masks.as_mask(mask, count, height, width))
-        dilate, soft = (None if pixels < 0 else pixels for pixels in (dilation, feather))
-        edge = Edge.fit(width / working.width * info.factor, dilate, soft, keep_untouched)
         sampling = sampling_of(preset, info)
         sampler_and_sigmas = sampler_of(model, info, sampler, scheduler, sampling[0])
-        plan((), (), windows, windows_are == CHAIN)  # checks the two
+        working = working_size(source.images, info)
+        dilate, soft = (None if pixels < 0 else pixels for pixels in (dilation, feather))
+        edge = Edge.fit(source.images.shape[2] / working.width * info.factor, dilate, soft, keep_untouched)
 
-        single = (mask.ndim == 2 or len(mask) == 1) and count > 1
-        tracked = single and one_mask == TRACKED
-        seen = (source.fingerprint(), hashlib.sha256(np.packbits(holes)).hexdigest(), tracked, cross_cuts, *edited)
-        cuts, holes, said = last_look.get(
-            model, None, seen, lambda: look_at(source.images, holes, next(iter(edited)), tracked, cross_cuts)
-        )
-        scenes, by_words = scenes_of(count, cuts), bool(prompt.strip()) or positive is not None
-        bare = [scene for scene in scenes if not any(frame in scene for frame in edited)]
-        left = [] if by_words else bare
-        holes = holes.copy() if left else holes
-        for scene in left:
-            holes[scene.start : scene.stop] = False
-        messages += [*said, *said_of_scenes(scenes, bare, by_words)]
-        steps = plan([scene for scene in scenes if scene not in left], edited, windows, windows_are == CHAIN)
-
-        images, blend = source.images.numpy(), outside_mask == TAKE_OVER
+        by_words = bool(prompt.strip()) or positive is not None
+        ground = ground_of(model, source, mask, edited, one_mask == TRACKED, cross_cuts, by_words)
+        messages += ground.messages
+        steps = plan(ground.filled, edited, windows, chained)
+        images = source.images.numpy()
         for frame, picture in edited.items():
-            messages += said_of_keyframe(frame, images[frame], picture, holes[frame], edge, blend)
+            messages += said_of_keyframe(frame, images[frame], picture, ground.holes[frame], edge, blend)
         if blend:
-            beside = {frame: (picture - images[frame]) * ~holes[frame, ..., None] for frame, picture in edited.items()}
-            images = np.stack([with_beside(image, frame, beside, scenes) for frame, image in enumerate(images)])
+            images = taken_over(images, edited, ground)
 
         def make():
             words = encode_words(info, clip, positive, prompt, negative, negative_prompt)
-            host = HostModel(model, info, vae, *words, *sampler_and_sigmas, *sampling[1:], steps, count)
+            host = HostModel(model, info, vae, *words, *sampler_and_sigmas, *sampling[1:], steps, len(images))
             known, drift = InMemory(), 0.0
-            for off in spread(steps, images, holes, edited, known, host, working, seed, match=match_colours):
+            for off in spread(steps, images, ground.holes, edited, known, host, working, seed, match=match_colours):
                 stop_if_interrupted()
                 drift = max(drift, float(off.abs().max()))
             return known, drift
 
         shown = tuple((frame, hashlib.sha256(picture).hexdigest()) for frame, picture in edited.items())
         settings = (prompt, negative_prompt, seed, *sampling, sampler, scheduler, steps, blend, match_colours)
-        key = (*seen, shown, same(vae), same(clip), Identity(negative), *settings)
+        key = (*ground.key, shown, same(vae), same(clip), Identity(negative), *settings)
         known, drift = last_spread.get(model, positive, key, make)
 
         result = torch.empty_like(source.images)
         for frame, image in enumerate(images):
             stop_if_interrupted()
-            picture = edited.get(frame, known.get(frame, image))
-            result[frame] = torch.from_numpy(put_into(image, torch.as_tensor(picture), holes[frame], edge))
+            picture = torch.as_tensor(edited.get(frame, known.get(frame, image)))
+            result[frame] = torch.from_numpy(put_into(image, picture, ground.holes[frame], edge))
 
-        unchanged = keep_untouched and not holes.any() and not blend
-        if unchanged:
-            messages.append("the mask is empty: the video comes back unchanged")
-        else:
-            messages += notes("the mask", single and not tracked, is_soft(mask), count)
+        unchanged = keep_untouched and not ground.holes.any() and not blend
+        messages += ["the mask is empty: the video comes back unchanged"] if unchanged else ground.said_of_mask
         messages += said_of_drift(drift, match_colours)
-        for message in messages:
-            logger.warning("%s", message)
-        return finished(source, result, holes, unchanged, messages)
+        return finished(source, result, ground.holes, unchanged, messages)
 
 
-def keyframes_at(numbers: list[int], keyframes: torch.Tensor, images: torch.Tensor) -> tuple[dict, list[str]]:
-    """The keyframes, float (H, W, 3), by frame, at the size of the video's images (T, H, W, 3); what is to be known.
-
-    Raises `InputError` unless there are as many keyframes as numbers, each of them a picture.
-    """
-    if keyframes.ndim != 4 or keyframes.shape[-1] not in (3, 4) or len(keyframes) != len(numbers):
-        raise InputError(
-            f"the keyframes are {tuple(keyframes.shape)} and the indices name {len(numbers)} frames: give one edited "
-            "frame (height, width, 3) for each index, in the same order"
-        )
-    pictures, messages = keyframes[..., :3].detach().cpu().float(), []
-    if not pictures.isfinite().all():
-        raise InputError("the keyframes have values that are no numbers (NaN or infinity)")
-    (height, width), given = images.shape[1:3], pictures.shape[1:3]
-    if given != (height, width):
-        messages.append(f"the keyframes are {given[1]}x{given[0]}: they are resized to the video's {width}x{height}")
-        pictures = resize_frames(pictures, height, width).clamp(0, 1)
-    return {number: picture.numpy() for number, picture in zip(numbers, pictures)}, messages
-
-
-def look_at(images: torch.Tensor, holes: np.ndarray, keyframe: int, tracked: bool, cross_cuts: bool) -> list:
-    """Where the video's images (T, H, W, 3) are cut, each one's mask, bool (T, H, W), and what is to be known of them.
-
-    tracked: the mask is that of the frame `keyframe`, and followed from there. Raises `InputError` if that cannot be.
-    """
-    cuts, messages = [], []
-    frames = np.stack([to_bytes(image) for image in images.numpy()])
-    if not cross_cuts and min(frames.shape[1:3]) >= SMALLEST:
-        try:
-            from ..lgvi_core import scene_cuts
-        except ModuleNotFoundError as error:
-            if error.name != "cv2":
-                raise
-            messages.append("OpenCV is not installed: cuts in the video are not looked for")
-        else:
-            cuts = scene_cuts.cuts(frames)
-    if tracked:
-        track = masks.track(frames, holes[0], keyframe, cross_cuts)
-        holes = track.masks
-        messages.append(f"the mask is that of frame {keyframe}, and tracked through the others")
-        if track.lost_at is not None:
-            messages.append(f"from frame {track.lost_at} on the tracked mask is not to be trusted: give one for each")
-    return [cuts, holes, messages]
+def taken_over(images: np.ndarray, edited: dict, ground: Ground) -> np.ndarray:
+    """The video's images (T, H, W, 3) with what keyframes have beside the mask, fading over the frames near them."""
+    beside = {frame: (picture - images[frame]) * ~ground.holes[frame, ..., None] for frame, picture in edited.items()}
+    return np.stack([with_beside(image, frame, beside, ground.scenes) for frame, image in enumerate(images)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -11,10 +12,12 @@ import torch
 from comfy_api.latest import io
 
 from ..lgvi_core import checkpoints
-from ..lgvi_core.checkpoints import cococo, native, official_lgvi, unet_folder
+from ..lgvi_core.checkpoints import cococo, llava, native, official_lgvi, request_file, unet_folder
 from ..lgvi_core.checkpoints.files import listing, read_json
 from ..lgvi_core.errors import InputError
 from . import host
+
+logger = logging.getLogger(__name__)
 
 DEMO = "demo (built in)"
 DEMO_FILE = Path(checkpoints.__file__).parents[1] / "demo" / "lgvi-demo.safetensors"
@@ -98,16 +101,15 @@ class LoadLGVI(io.ComfyNode):
     def fingerprint_inputs(cls, checkpoint=None, weight_dtype=None, base=NO_BASE):
         if checkpoint is None or base is None:  # comes from another node, so the file is not known yet
             return float("nan")  # equal to nothing
-        path, beside = resolve(checkpoint), resolve_base(base)
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        files += [] if beside is None else [beside]
-        stats = [(str(file), file.stat()) for file in files]
-        return [(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats]
+        return state_of(resolve(checkpoint), resolve_base(base))
 
     @classmethod
     def execute(cls, checkpoint, weight_dtype, base=NO_BASE) -> io.NodeOutput:
         path = resolve(checkpoint)
         loaded = host.load(path, DTYPES[weight_dtype], resolve_base(base))
+        sampling = host.lgvi_of(loaded.model).sampling
+        steps, guidance = sampling["steps"], sampling["guidance_scale"]
+        logger.info("%s is made to be sampled with steps %d and guidance (cfg) %g", checkpoint, steps, guidance)
         clip = loaded.clip or Absent(
             f"{path.name} has no text encoder: use the CLIP of Load CLIP (Stable Diffusion 1.5's CLIP-L, type "
             "stable_diffusion) in place of Load LGVI's"
@@ -145,7 +147,7 @@ def choices() -> dict[str, Path]:
             if file is None:  # deleted since it was listed
                 continue
             path, relative = _owner(Path(file), Path(name))
-            if key == KEY or _is_lgvi(path):
+            if not _is_readers(path) if key == KEY else _is_lgvi(path):
                 found.setdefault(relative.as_posix(), path)
     return found
 
@@ -161,6 +163,13 @@ def resolve(name: str) -> Path:
             f"choose another. There are: {there}"
         )
     return path
+
+
+def state_of(*paths: Path | None) -> list[tuple[str, int, int]]:
+    """What changes when one of the files at these paths, or in these folders, does."""
+    files = [file for path in paths if path for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    stats = [(str(file), file.stat()) for file in files]
+    return [(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats]
 
 
 def resolve_base(name: str) -> Path | None:
@@ -188,8 +197,8 @@ def _is_unet(folder: Path) -> bool:
 
 
 def _is_cococo(folder: Path) -> bool:
-    """Whether a folder has CoCoCo's shards under their public names."""
-    return (folder / "model_0.pth").is_file() and _has_cococo(folder, folder.stat().st_mtime_ns)
+    """Whether a folder has CoCoCo's shards, some of them at least, under their public names."""
+    return any(folder.glob("model_[0-9].pth")) and _has_cococo(folder, folder.stat().st_mtime_ns)
 
 
 def _is_lgvi(path: Path) -> bool:
@@ -208,6 +217,32 @@ def _blocks(config: Path, changed: int) -> tuple[str, ...]:
     if not unet_folder.matches(config.parent):
         return ()
     return tuple(map(str, read_json(config).get("down_block_types", ["not stated"])))
+
+
+def is_request_file(path: Path) -> bool:
+    """Whether this is a request encoder in one file."""
+    return path.suffix == ".safetensors" and path.is_file() and _reads_requests(path, path.stat().st_mtime_ns)
+
+
+def is_llava(folder: Path) -> bool:
+    """Whether a folder is LLaVA's."""
+    config = folder / "config.json"
+    return config.is_file() and _says_llava(folder, config.stat().st_mtime_ns)
+
+
+def _is_readers(path: Path) -> bool:
+    """Whether this belongs to what Load Request Reader loads."""
+    return is_request_file(path) or path.name == llava.FILE.name or is_llava(path.parent)
+
+
+@lru_cache(maxsize=1024)
+def _reads_requests(file: Path, changed: int) -> bool:
+    return request_file.matches(file)
+
+
+@lru_cache(maxsize=1024)
+def _says_llava(folder: Path, changed: int) -> bool:
+    return llava.is_base(folder)
 
 
 @lru_cache(maxsize=1024)

@@ -21,6 +21,7 @@ from .host import lgvi_of
 from .host_editing import HostModel, LastResult, check_parts, encode_words, same, stop_if_interrupted, working_size
 from .host_sampling import ddim
 from .preview_video import show_picture, show_video
+from .steering import why_not
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +103,12 @@ class MaskDecoderPreview(io.ComfyNode):
         working, windows = working_size(source.images, info), Windows(window, overlap)
         inside = region_mask(region, height, width)
         messages = [*source.messages, *check_parts(info, vae, clip, positive, prompt)]
+        nothing = why_not(positive)
         sampler_and_sigmas = ddim(model, info, min(passes, info.sampling["steps"]))
 
         def make():
+            if nothing:
+                return [(torch.zeros(1, 1),)] * count
             words = encode_words(info, clip, positive, prompt)
             host = HostModel(model, info, vae, *words, *sampler_and_sigmas, 1.0, 1.0, windows, count)
             return find(source.images.numpy(), host, working, windows, seed)
@@ -124,7 +128,7 @@ class MaskDecoderPreview(io.ComfyNode):
 
         area = masks.area(mask)
         if not mask.any():
-            messages.append("the mask is empty: say it with other words, or lower the threshold")
+            messages.append(nothing or "the mask is empty: say it with other words, or lower the threshold")
         elif area.mean() > masks.NEARLY_ALL:
             covered = f"the mask covers {100 * area.mean():.0f} % of the video"
             messages.append(f"{covered}: name one thing, or raise the threshold")

@@ -1,26 +1,40 @@
-"""A request in the user's own words to the prompt that LGVI removes by."""
+"""A request in the user's own words to the prompt, or the CONDITIONING, that LGVI removes by."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from typing import Any
 
 import comfy.sd1_clip
 import numpy as np
 import torch
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..lgvi_core.conversation import Answer, Turn, instruction, parse, read_turns, rules, write_turns
+from ..lgvi_core import understanding
+from ..lgvi_core.conversation import Turn, read_turns, write_turns
 from ..lgvi_core.errors import InputError
 from ..lgvi_core.region import Box, bounds, joined
 from ..lgvi_core.region import parse as parse_region
+from ..lgvi_core.understanding import EndToEnd, TwoStage, Understanding, Written
 from .frames import Clip
+from .host_editing import LastAnswers
+from .host_reader import Answering, RequestReader
 from .preview_video import show_picture
+from .request_reader import Reader
 
 NO_FRAMES = (1, 64, 64)  # core's own size for a mask of nothing
+NO_CONDITIONING = (
+    "the conditioning of MLLM Request→Prompt is that of a reader which was trained together with LGVI (Load Request "
+    "Reader). What reads the request here gives words alone: connect the prompt in its place"
+)
+
+answers = LastAnswers()
 
 
 class RequestToPrompt(io.ComfyNode):
-    """Asks a text-generation CLIP what a request means, or reads a direct request by plain rules."""
+    """Asks a language model what a request means, or reads a direct request by plain rules."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -28,8 +42,8 @@ class RequestToPrompt(io.ComfyNode):
             node_id="LGVIRequestToPrompt",
             display_name="MLLM Request→Prompt",
             category="lgvi",
-            description="Turns a request in your own words into a removal prompt. With a text-generation CLIP the "
-            "model looks at the frames and answers; without one, direct requests are read by plain rules.",
+            description="Turns a request in your own words into a removal prompt. With a text-generation CLIP or a "
+            "reader the model looks at the frames and answers; without one, direct requests are read by plain rules.",
             search_aliases=["llm", "chat", "conversation", "remove by words", "qwen", "gemma", "llava", "instruction"],
             is_output_node=True,
             inputs=[
@@ -40,11 +54,12 @@ class RequestToPrompt(io.ComfyNode):
                     tooltip="What you want in your own words. Without a model say it directly: 'remove the dog on the "
                     "left', 'keep only the pelican', 'and the other one'.",
                 ),
-                io.Clip.Input(
+                io.MultiType.Input(
                     "clip",
+                    [io.Clip, Reader],
                     optional=True,
-                    tooltip="A text-generation model such as Qwen-VL or Gemma from Load CLIP. Leave it open to read "
-                    "direct requests by plain rules.",
+                    tooltip="A text-generation model such as Qwen-VL or Gemma from Load CLIP, or a reader from Load "
+                    "Request Reader. Leave it open to read direct requests by plain rules.",
                 ),
                 io.MultiType.Input(
                     "image",
@@ -133,6 +148,11 @@ class RequestToPrompt(io.ComfyNode):
                 io.String.Output(
                     display_name="history", tooltip="All turns so far, for the history of another node like this."
                 ),
+                io.Conditioning.Output(
+                    display_name="conditioning",
+                    tooltip="From a reader alone: what it understood, in place of the prompt, for positive of Video "
+                    "Inpaint Sampler. If the request is not met, the sampler gives the video back unchanged.",
+                ),
             ],
         )
 
@@ -144,34 +164,50 @@ class RequestToPrompt(io.ComfyNode):
         turns = read_turns(history)
         frames = None if image is None else Clip.read(image, 24.0).images
         marked = _marked(region, bounding_box, mask, frames)
-        if clip is None or not request.strip():
-            answer = rules(request, turns, bool(marked.any()))
-        else:
-            shown = None if frames is None else frames[_spread(len(frames), shown_frames)]
-            text = instruction(request, turns, _fractions(marked), 0 if shown is None else len(shown))
-            answer = parse(_generate(clip, text, shown, max_tokens, temperature, seed))
-        if not answer.met:
+        shown = None if frames is None else frames[_spread(len(frames), shown_frames)]
+        asked, writing = (request, turns, _fractions(marked)), (max_tokens, temperature, seed)
+        understood, conditioning = answers.get(
+            clip, (*asked, *writing, _digest(shown)), lambda: _read(clip, shown, asked, writing)
+        )
+        if not understood.met:
             marked = np.zeros_like(marked)
-        elif answer.region and frames is not None and not marked.any():
-            marked[:] = answer.region.mask(*marked.shape[1:])
-        turns = (*turns, Turn("user", request.strip()), Turn("assistant", answer.response, answer.prompt))
+        elif understood.region and frames is not None and not marked.any():
+            marked[:] = understood.region.mask(*marked.shape[1:])
+        turns = (*turns, *understood.turns(request))
         return io.NodeOutput(
-            answer.prompt,
-            answer.response,
+            understood.prompt,
+            understood.answer,
             dict(zip(("x", "y", "width", "height"), _box(marked) or (0, 0, marked.shape[2], marked.shape[1]))),
             torch.from_numpy(marked),
-            answer.met,
+            understood.met,
             write_turns(turns),
-            ui={"lgvi_chat": [_chat(turns, answer, frames)]},
+            conditioning or ExecutionBlocker(NO_CONDITIONING),
+            ui={"lgvi_chat": [_chat(turns, understood, frames)]},
         )
 
 
-def _chat(turns: tuple[Turn, ...], answer: Answer, frames: torch.Tensor | None) -> dict[str, Any]:
+def _read(clip, shown: torch.Tensor | None, asked: tuple, writing: tuple) -> tuple[Understanding, list | None]:
+    """What a request means to a reader, a text-generation CLIP or, without either, the rules; and its CONDITIONING.
+
+    asked: the request, earlier turns and a box. writing: the most tokens, temperature and seed.
+    """
+    if isinstance(clip, RequestReader):
+        most, *drawn = writing
+        understood = EndToEnd(Answering(clip, *drawn), bool(clip.mark), max_tokens=most)(shown, *asked)
+        return understood, clip.conditioning(understood)
+    if clip is None:
+        read = functools.partial(understanding.by_rules, gone=False)  # the frames may be those of before
+    else:
+        read = TwoStage(lambda text, pictures: Written(_generate(clip, text, pictures, *writing)))
+    return read(shown, *asked), None
+
+
+def _chat(turns: tuple[Turn, ...], understood: Understanding, frames: torch.Tensor | None) -> dict[str, Any]:
     """What the page shows of the conversation."""
     return {
         "turns": [{"role": turn.role, "text": turn.text} for turn in turns],
-        "prompt": answer.prompt,
-        "met": answer.met,
+        "prompt": understood.prompt,
+        "met": understood.met,
         "first_frame": None if frames is None else show_picture(frames[0].numpy()),
     }
 
@@ -204,6 +240,11 @@ def _spread(count: int, shown: int) -> list[int]:
     return np.linspace(0, count - 1, min(shown, count)).round().astype(int).tolist()
 
 
+def _digest(shown: torch.Tensor | None) -> tuple | None:
+    """The same for frames of the same values."""
+    return shown if shown is None else (*shown.shape, shown.dtype, hashlib.sha256(shown.contiguous().numpy()).digest())
+
+
 def _generate(clip, text: str, frames: torch.Tensor | None, max_tokens: int, temperature: float, seed: int) -> str:
     """What the model writes. Core's tokenizers take pictures as `image`, that of Qwen-Image as `images`."""
     if not _writes(clip):
@@ -225,4 +266,3 @@ def _writes(clip) -> bool:
     return hasattr(model, "generate") and any(
         hasattr(module, "generate") for module in model.modules() if not isinstance(module, wrappers)
     )
-

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 
 import numpy as np
 import torch
 from comfy_api.latest import io
 
 from ..lgvi_core import masks
-from ..lgvi_core.editing import Edge, Windows, edit, mask_of, put_into
+from ..lgvi_core.editing import EMPTY_PROMPT, Edge, Windows, edit, mask_of, put_into
 from ..lgvi_core.errors import InputError
 from ..lgvi_core.user_mask import is_soft, notes
 from . import inputs, presets
@@ -28,8 +27,7 @@ from .host_editing import (
     working_size,
 )
 from .presets import sampler_of, sampling_of
-
-logger = logging.getLogger(__name__)
+from .steering import why_not
 
 last_edit = LastResult()
 
@@ -83,6 +81,11 @@ class VideoInpaintSampler(io.ComfyNode):
         dilate, soft = (None if pixels < 0 else pixels for pixels in (dilation, feather))
         edge = Edge.fit(mask_pixel, dilate, soft, keep_untouched)
         messages = [*source.messages, *check_parts(info, vae, clip, positive, prompt)]
+        if fills and positive is None and not prompt.strip():
+            messages.append(EMPTY_PROMPT)
+        if said := why_not(positive):
+            messages.append(f"{said}, the video comes back unchanged")
+            return finished(source, source.images, np.zeros((count, height, width), bool), True, messages)
         find_mask = info.has_mask_decoder or mask is None  # even beside a MASK: taking that away needs no new run
         if not fills and (negative is not None or negative_prompt.strip()):
             messages.append("this model takes no negative words: they are not used")
@@ -116,8 +119,7 @@ class VideoInpaintSampler(io.ComfyNode):
             messages.append(f"{nothing}: the video comes back unchanged")
         elif covered > masks.NEARLY_ALL:
             messages.append(f"the mask covers {100 * covered:.0f} % of the video; 1 in a mask means change")
-        if fills and not unchanged:
-            messages += notes("the mask", mask.ndim == 2 or len(mask) == 1, is_soft(mask), count)
-        for message in messages:
-            logger.warning("%s", message)
+        if fills:
+            single = mask.ndim == 2 or len(mask) == 1
+            messages += notes("the mask", single and not unchanged, is_soft(mask), count)
         return finished(source, images, found, unchanged, messages)

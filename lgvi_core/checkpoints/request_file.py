@@ -90,7 +90,12 @@ def save(
 
 def steers(path: Path, unet: Mapping[str, Tensor] | Weights) -> bool:
     """Whether the encoder in a file was trained to steer the U-Net of these weights (`Source.unet`, or a state)."""
-    return read_metadata(path).get("steers") == mark(unet)
+    return steered(path) == mark(unet)
+
+
+def steered(path: Path) -> str:
+    """The mark of the U-Net that the encoder in a file was trained to steer; "" for none."""
+    return read_metadata(path).get("steers", "")
 
 
 def mark(unet: Mapping[str, Tensor] | Weights) -> str:

@@ -18,6 +18,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from talking import write_talking
+
+from lgvi_core import checkpoints
+from lgvi_core.inpaint import DEMO
 
 ROOT = Path(__file__).parents[2]
 DEFAULTS = {"history": "", "region": "", "shown_frames": 1, "max_tokens": 64, "temperature": 0.2, "seed": 0}
@@ -377,6 +381,57 @@ def test_the_server_runs_a_conversation_and_hands_the_prompt_on(server, client):
     (chat,) = run.outputs["2"]["lgvi_chat"]
     assert chat["met"] is True and [turn["role"] for turn in chat["turns"]] == ["user", "assistant"] * 2
     assert len(run.outputs["5"]["images"]) == 1
+
+
+@pytest.fixture(scope="module")
+def reader(server):
+    """The name of a reader of the demo model, which says that it removes a red circle."""
+    unet = checkpoints.load(DEMO).unet
+    folder = server.base / "models" / "lgvi"
+    folder.mkdir(exist_ok=True)
+    said = ["Gladly. ", "{{prompt}}", "remove the red circle", "{{/prompt}}"]
+    file = write_talking(folder / "talks.safetensors", said, unet, unet.config.cross_attention_dim)
+    yield file.name
+    file.unlink()
+
+
+def conversation(server, reader, color, **request):
+    """A graph whose reader steers Video Inpaint Sampler on a few frames of this colour."""
+    return {
+        "frames": server.node("EmptyImage", width=64, height=64, batch_size=3, color=color),
+        "model": server.node("LGVILoader"),
+        "reader": server.node("LGVIRequestReaderLoader", reader=reader),
+        "ask": server.node("LGVIRequestToPrompt", clip=["reader", 0], image=["frames", 0], **request),
+        "sample": server.node(
+            "LGVIVideoInpaintSampler", model=["model", 0], vae=["model", 2], video=["frames", 0], positive=["ask", 6]
+        ),
+    }
+
+
+def test_the_server_lets_a_reader_steer_and_does_not_ask_it_twice(server, client, reader):
+    graph = conversation(server, reader, 0x336699, request="I only want the blue one")
+    run = client.run(graph)
+    (chat,) = run.outputs["ask"]["lgvi_chat"]
+    assert (chat["met"], chat["prompt"], chat["turns"][-1]["text"]) == (True, "remove the red circle", "Gladly.")
+    assert run.outputs["sample"]["lgvi_compare"][0]["frames"] == 3
+    graph["sample"]["inputs"]["seed"] = 5
+    assert client.run(graph).ran == ["sample"]
+
+
+def test_the_server_gives_the_video_back_where_a_request_is_not_met(server, client, reader):
+    graph = conversation(server, reader, 0x336698, request=" ")
+    (shown,) = client.run(graph).outputs["sample"]["lgvi_compare"]
+    assert shown["message"].endswith("the video comes back unchanged") and shown["after"] == shown["before"]
+
+
+def test_the_server_says_that_words_alone_have_no_conditioning(server, client, reader):
+    graph = conversation(server, reader, 0x336697, request="remove the red circle")
+    del graph["ask"]["inputs"]["clip"], graph["reader"]
+    run = client.run(graph, expect="error")
+    assert run.error["node_id"] == "sample" and "connect the prompt" in run.error["exception_message"]
+    graph["sample"]["inputs"] |= {"prompt": ["ask", 0], "clip": ["model", 1]}
+    del graph["sample"]["inputs"]["positive"]
+    client.run(graph)
 
 
 def test_the_server_names_the_node_whose_region_is_wrong_and_runs_the_next(server, client):

@@ -18,6 +18,7 @@ NODES = {
     "LGVIMaskShape": "Mask Shape",
     "LGVIPickFrames": "Pick Frames",
     "LGVIKeyframePropagate": "Keyframe Propagate",
+    "LGVIRequestReaderLoader": "Load Request Reader",
 }
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 

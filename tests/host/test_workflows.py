@@ -26,10 +26,11 @@ FILES = {path.stem: path for path in sorted((ROOT / "workflows").glob("*.json"))
 WANT_A_DOWNLOAD = {"sam3-mask": "sam3.1_multiplex_fp16.safetensors"}
 RUNNABLE = sorted(FILES.keys() - WANT_A_DOWNLOAD.keys())
 OF_CORES_SAMPLERS = "ksampler"  # what comes out is the model's own picture, at its size
+OF_TURNS = "conversation"  # what comes out is without what two turns took away
 OF_KEYFRAMES = ["edit-a-frame", "long-clip", "two-keyframes"]
 OF_A_THING_FOUND = ["personal-fill", "replace-by-words", *OF_KEYFRAMES]  # and its place filled
 THAT_FILL = ["fill-by-prompt", *OF_A_THING_FOUND]
-THAT_REMOVE = [name for name in RUNNABLE if name not in (OF_CORES_SAMPLERS, *THAT_FILL)]
+THAT_REMOVE = [name for name in RUNNABLE if name not in (OF_CORES_SAMPLERS, OF_TURNS, *THAT_FILL)]
 LAST = dict.fromkeys(OF_KEYFRAMES, "LGVIKeyframePropagate")  # where the result comes from, if not from our sampler
 MODEL_SIDE = 64
 ACTIVE = 0  # a node's mode; others are muted or bypassed
@@ -65,7 +66,11 @@ def graph_of(server):
         if name in OF_KEYFRAMES:
             saved["keyframes"] = graph[the_node(graph, LAST[name])]["inputs"]["keyframes"]
         if name != OF_CORES_SAMPLERS:
-            sampler = the_node(graph, LAST.get(name, "LGVIVideoInpaintSampler"))
+            *before, sampler = nodes_of(graph, LAST.get(name, "LGVIVideoInpaintSampler"))
+            assert bool(before) == (name == OF_TURNS)
+            for node in before:
+                graph["first mask image"] = server.node("MaskToImage", mask=[node, 2])
+                saved["first mask"] = ["first mask image", 0]
             saved |= {"result": [sampler, 1], "mask": ["mask image", 0], "source": ["parts", 0]}
             graph["mask image"] = server.node("MaskToImage", mask=[sampler, 2])
             graph["parts"] = server.node("GetVideoComponents", video=[the_node(graph, "LoadVideo"), 0])
@@ -135,6 +140,7 @@ def slow(graph, seed):
 def test_the_workflows_of_the_specification_are_there():
     removing = {"remove-by-words", "interactive-request", "preview-edit-remove", "sam3-mask", "ksampler"}
     filling = {"fill-by-prompt", "replace-by-words", "personal-fill"}
+    removing |= {OF_TURNS}
     assert FILES.keys() == removing | filling | {"edit-a-frame", "two-keyframes", "long-clip"}
 
 
@@ -155,6 +161,8 @@ def test_a_workflow_starts_with_the_demo_and_offers_what_it_needs_beyond_it(name
         values, models = node.get("widgets_values", []), node["properties"].get("models", [])
         if node["type"] == "LGVILoader":
             assert values[0] in ("demo (built in)", "demo that fills (built in)") and not models
+        if node["type"] == "LGVIRequestReaderLoader":
+            assert values[0] == "demo reader (built in)"
         if node["type"] == "LGVITaskVectorMerge":
             assert values[0] == "demo style: dark outlines (built in)"
         if node["type"] == "LoadVideo":
@@ -252,11 +260,11 @@ def test_beta_is_how_much_of_the_style_is_seen(shipped, pictures, client):
     assert not np.array_equal(pictures(client.run(without), "result"), pictures(run, "result"))
 
 
-def test_without_opencv_the_node_says_what_it_cannot_do(shipped, graph_of, client):
+def test_without_opencv_a_mask_is_not_tracked_and_that_is_said(shipped, graph_of, client):
     graph, run = shipped("long-clip")
     node = the_node(graph, "LGVIKeyframePropagate")
     (shown,) = run.outputs[node]["lgvi_compare"]
-    assert "OpenCV is not installed: cuts in the video are not looked for" in shown["message"].splitlines()
+    assert "OpenCV" not in shown["message"] and "is cut at" not in shown["message"]
     graph = graph_of("long-clip")
     picked = graph[node]["inputs"]["indices"][0]
     tracked = {"mask": [picked, 1], "one_mask": "tracked from the first keyframe"}
@@ -270,6 +278,20 @@ def test_the_request_becomes_the_prompt_and_so_the_same_video(shipped, pictures)
     (chat,) = asked.outputs[the_node(graph, "LGVIRequestToPrompt")]["lgvi_chat"]
     assert chat["met"] and chat["prompt"] == REQUEST
     assert np.array_equal(pictures(asked, "result"), pictures(words, "result"))
+
+
+def test_the_second_turn_of_a_conversation_goes_on_from_the_first(shipped, pictures, truth):
+    graph, run = shipped(OF_TURNS)
+    first, second = (run.outputs[node]["lgvi_chat"][0] for node in nodes_of(graph, "LGVIRequestToPrompt"))
+    assert first["met"] and second["met"] and first["prompt"] != second["prompt"]
+    assert second["turns"][:2] == first["turns"] and len(second["turns"]) == 4
+    masks_of = [pictures(run, node)[..., 0] > 127 for node in ("first mask", "mask")]
+    assert iou(masks_of[0], truth) > LEAST_IOU_WITH_TRUTH
+    assert masks_of[1].any() and iou(*masks_of) < 0.05
+    changed = (pictures(run, "result") != pictures(run, "source")).any(axis=-1)
+    both = masks_of[0] | masks_of[1]
+    assert (changed & both).sum() > 0.9 * both.sum()
+    assert not (changed & ~masks.dilate(both, SIDE // 16)).any()
 
 
 def test_the_edited_mask_is_the_one_that_is_removed(shipped, pictures, server, client):

@@ -62,6 +62,8 @@ def test_rules_give_words_for_clip_and_no_features():
 
 def test_the_other_of_two_needs_no_place_once_the_first_is_gone():
     assert by_rules(None, "great, and the other dog?", DONE).prompt == "remove the dog"
+    before = by_rules(None, "great, and the other dog?", DONE, gone=False)  # the frames may be those of before
+    assert before.prompt == "remove the dog on the right"
 
 
 @pytest.mark.parametrize("request_, kind", [

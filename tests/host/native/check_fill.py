@@ -1,6 +1,7 @@
 """A MODEL that fills: the node's and core's samplers give the numbers of lgvi_core, and what does not fit is said."""
 
 import contextlib
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -229,7 +230,10 @@ def check_sound_rate_and_untouched_pixels_stay_and_what_is_to_be_known_is_said()
     (_, _, found), message = fill(parts, frames, soft)
     assert torch.equal(found, (soft >= 0.5).float()) and "is soft" in message
     assert "covers 100 % of the video" in fill(parts, frames, torch.ones(9, 21, 34))[1]
-    assert fill(parts, frames, mask.expand(9, -1, -1), prompt="")[0][1].isfinite().all()
+    _, message = fill(parts, frames, mask * 0.4)
+    assert "the mask is empty" in message and "is soft: what is at least half" in message
+    (_, result, _), message = fill(parts, frames, mask.expand(9, -1, -1), prompt="")
+    assert result.isfinite().all() and "the prompt is empty: what comes there is left to the model" in message
 
 
 def check_an_empty_mask_gives_the_video_back_without_a_run():
@@ -326,6 +330,34 @@ def check_cococos_folder_is_listed_and_takes_its_base_from_models_checkpoints():
         for part in (parts.model, parts.clip.patcher, parts.vae.patcher):
             build, arguments = part.cached_patcher_init
             assert build(*arguments, disable_dynamic=True).model is not part.model
+
+
+def check_a_cococo_folder_that_is_not_whole_is_listed_and_says_what_is_absent():
+    loader = ours("nodes.loader")
+    with cococos_folder() as (shards, base):
+        shard = shards / "model_0.pth"
+        shard.write_bytes(shard.read_bytes()[:1000])
+        assert loader.resolve("cococo") == shards
+        raises("model_0.pth looks half downloaded", loader.LoadLGVI.execute, "cococo", "default", base.name)
+        shard.unlink()
+        assert loader.resolve("cococo") == shards
+        raises("absent: model_0.pth", loader.LoadLGVI.execute, "cococo", "default", base.name)
+
+
+def check_loading_says_what_core_samplers_are_to_be_given():
+    loader, said = ours("nodes.loader"), []
+    handler, level = logging.Handler(), loader.logger.level
+    handler.emit = lambda record: said.append(record.getMessage())
+    loader.logger.addHandler(handler)
+    loader.logger.setLevel(logging.INFO)
+    try:
+        loader.LoadLGVI.execute(loader.FILL_DEMO, "default")
+    finally:
+        loader.logger.removeHandler(handler)
+        loader.logger.setLevel(level)
+    sampling = ours("lgvi_core.checkpoints").inspect(loader.FILL_DEMO_FILE).sampling
+    steps, guidance = sampling["steps"], sampling["guidance_scale"]
+    assert said == [f"{loader.FILL_DEMO} is made to be sampled with steps {steps} and guidance (cfg) {guidance:g}"]
 
 
 def check_stable_diffusions_autoencoder_and_latents_fit():
