@@ -34,6 +34,8 @@ RECOMMENDED_TO_FILL = {"steps": 50, "guidance_scale": 10.0, "image_guidance_scal
 # What is to come where something is deleted: the caption of VIVID's deletion (arXiv 2411.15260, section 3.2).
 DELETION = "Remove objects and generate areas that blend with the background."
 
+EMPTY_PROMPT = 'the prompt is empty: what comes there is left to the model ("just the background" clears it)'
+
 
 def recommended(config: UNetConfig, sampling: dict) -> dict:
     """How to sample: what the checkpoint's own `sampling` says, and where it does not what its family does."""
@@ -51,14 +53,14 @@ class Model(Protocol):
 
     def denoise(
         self,
-        start: int,
+        number: int,
         noise: Tensor,
         condition: Tensor,
         generator: torch.Generator,
         find_mask: bool,
         hole: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Latents (1, C, T, h, w) for the window that begins at frame `start`, and the mask decoder's mask.
+        """Latents (1, C, T, h, w) for a window, the `number`-th from 0 of its clip, and the mask decoder's mask.
 
         noise: (1, C, T, h, w), Gaussian. hole: for a model that fills, where, (1, 1, T, h, w) of 0 and 1; its condition
         is the video that is grey there. The mask is (1, 1, T, h', w') in [0, 1], the mean over up to `MASK_STEPS`
@@ -136,7 +138,7 @@ def edit(
         images = [image for image, _ in pairs]
         hole = None if holes is None else holes_at_work_size([hole for _, hole in pairs], working, model.device)
         pixels = to_pixels(images, working, model.device)
-        condition, latents, mask = sample(start, pixels, model, seed, find_mask, hole)
+        condition, latents, mask = sample(windows.number(start), start, pixels, model, seed, find_mask, hole)
         edited = crop(model.decode(latents), working)
         if not find_mask:
             return (edited.cpu(),)
@@ -154,7 +156,8 @@ def find(
     """For each image, in order: the mask decoder's soft mask (h, w) at the working size, on the CPU; no picture."""
 
     def find_in_window(start, images):
-        _, _, mask = sample(start, to_pixels(images, working, model.device), model, seed, find_mask=True)
+        pixels = to_pixels(images, working, model.device)
+        _, _, mask = sample(windows.number(start), start, pixels, model, seed, find_mask=True)
         return (_smooth(mask_at_work_size(mask, working)),)
 
     yield from _frames(images, find_in_window, windows)
@@ -180,22 +183,28 @@ def put_into(image: np.ndarray, edited: Tensor, mask: np.ndarray, edge: Edge) ->
 
 
 def sample(
-    start: int, pixels: Tensor, model: Model, seed: int, find_mask: bool = False, hole: Tensor | None = None
+    number: int,
+    start: int,
+    pixels: Tensor,
+    model: Model,
+    seed: int,
+    find_mask: bool = False,
+    hole: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """A window's condition, the latents that the model makes of it, (1, C, T, h, w), and its mask as in `Model`.
 
-    start: the window's first frame. pixels: (T, 3, H, W) in [-1, 1], padded; hole: (T, 1, H, W), 1 = fill. Where there
-    is nothing to fill the latents are the condition.
+    number: which window it is; start: its first frame. pixels: (T, 3, H, W) in [-1, 1], padded; hole: (T, 1, H, W), 1 =
+    fill. Where there is nothing to fill the latents are the condition.
     """
     generator = torch.Generator(model.device).manual_seed((seed + start) % 2**64)
     condition = model.encode(pixels if hole is None else pixels * (1 - hole), generator)
     noise = frame_noise(start, len(pixels), condition[0, :, 0].shape, seed)[None]
     if hole is None:
-        return condition, *model.denoise(start, noise, condition, generator, find_mask)
+        return condition, *model.denoise(number, noise, condition, generator, find_mask)
     if not hole.any():
         return condition, condition, None
     return condition, *model.denoise(
-        start, noise, condition, generator, find_mask, holes_of_latents(hole, *condition.shape[-2:])
+        number, noise, condition, generator, find_mask, holes_of_latents(hole, *condition.shape[-2:])
     )
 
 

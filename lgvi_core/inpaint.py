@@ -14,7 +14,7 @@ from torch import Tensor
 from .chained import Way, spread_video
 from .checkpoints import Checkpoint
 from .conditioning import work_size
-from .editing import COCOCO_FRAMES, LGVI_FRAMES, RECOMMENDED, Edge, Windows, recommended
+from .editing import COCOCO_FRAMES, EMPTY_PROMPT, LGVI_FRAMES, RECOMMENDED, Edge, Windows, recommended
 from .errors import InputError
 from .keyframe_pictures import Given, read_keyframes
 from .sources import source_of
@@ -184,7 +184,7 @@ def fill(
     negative_prompt = negative_prompt.strip()
     messages += [*_too_long(checkpoint, "prompt", prompt), *_too_long(checkpoint, "negative prompt", negative_prompt)]
     if not prompt and not pictures:
-        messages.append('the prompt is empty: what comes there is left to the model ("just the background" clears it)')
+        messages.append(EMPTY_PROMPT)
     work = _work(source, _encoded(checkpoint, prompt, negative_prompt), settings, checkpoint, callback)
     if not spreads:
         return edit_video(source, work, user_mask, places, nothing, messages)

@@ -148,8 +148,7 @@ def put_together(
         messages = [*messages, f"{nothing}: the video comes back unchanged"]
         if places.output is not None and expected in (None, count):
             copy_source(source.path, Path(places.output))
-    else:
-        messages = [*messages, *said_of_mask]
+    messages = [*messages, *said_of_mask]
     if work.fills and covered > NEARLY_ALL * count * source.width * source.height:
         messages.append("the mask covers nearly all of the video: little is left that the fill could fit to")
     if contact is not None:

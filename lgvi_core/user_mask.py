@@ -152,7 +152,8 @@ class UserMask:
         """What a person should know of the mask; `InputError` if it has frames that the video of `count` had not."""
         if not self.single and next(self.frames, None) is not None:
             raise InputError(_lengths(self.opened.name, f"more than {count}", count))
-        return [*self.opened.said, *notes(self.opened.name, self.single and not self.opened.chosen, self.soft, count)]
+        single = self.single and not self.opened.chosen and self.last is not None and bool(self.last.any())
+        return [*self.opened.said, *notes(self.opened.name, single, self.soft, count)]
 
 
 def is_soft(mask) -> bool:

@@ -23,6 +23,7 @@ from .objectives import MASK_PARTS, check_losses
 from .optimizer import REST, make_optimizer, parameter_groups
 from .talk_cost import language_cost
 from .timing import product_speed, span, timed
+from .watch import open_held_out
 
 SAMPLES_READ = 3  # of each dataset
 SMALL = 50e6  # parameters up to which passes are timed
@@ -99,6 +100,8 @@ def data(config: TrainConfig) -> Iterator[str]:
             entry = source.entry(i)
             source.load(i, [0, entry.frames - 1], entry.height, entry.width)
         yield f"data.{name}: {len(source):,} samples, {len(chosen)} of them read"
+    if config.watch.samples:
+        yield f"held-out clips: {open_held_out(config).count:,} of data.{watched}"
 
 
 def networks(plan: Run) -> Iterator[str]:

@@ -76,7 +76,11 @@ class HeldOut:
                 log.warning("the held-out clips come from %r, which is trained on too", name)
             there = [i for i in range(len(self.source)) if shape_of(self.batch, self.source.entry(i))]
             if not there:
-                raise InputError(f"watch.data: {name!r} has no clip of {self.batch.frames} frames to hold out")
+                span = (self.batch.frames - 1) * (self.batch.stride if self.batch.sampling == "stride" else 1) + 1
+                raise InputError(
+                    f"watch.data: {name!r} has no clip of {span} frames to hold out, which {self.batch.frames} of them "
+                    "span: give one, fewer training_size.frames, or watch.samples=0"
+                )
             count = min(config.watch.samples, len(there))
             self.places = [there[i * len(there) // count] for i in range(count)]
         self.count = len(self.places)

@@ -37,6 +37,7 @@ from accelerate.utils import DistributedType
 
 from lgvi_core import checkpoints
 from lgvi_core.errors import InputError
+from lgvi_core.locks import alone
 
 from . import check, lora, talk_export
 from . import config as configs
@@ -56,7 +57,7 @@ def train(config: TrainConfig, device: str | None = None) -> Path | None:
     device: "cpu", or a GPU such as "cuda:1"; None leaves it to Accelerate. Raises as `loop.Trainer` does.
     """
     output = Path(config.output)
-    with accelerated(config, device) as accelerator:
+    with accelerated(config, device) as accelerator, alone(output, accelerator.is_main_process):
         main = accelerator.is_main_process
         parts = build(config)
         for frozen in (parts.autoencoder, parts.model.text_encoder):

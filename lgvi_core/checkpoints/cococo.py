@@ -1,4 +1,4 @@
-"""CoCoCo: the public shards model_0.pth to model_3.pth over Stable Diffusion 1.5 for inpainting."""
+"""CoCoCo: the public shards model_0.pth to model_3.pth, or one file, over Stable Diffusion 1.5 for inpainting."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ LAYOUT = "CoCoCo's shards"
 SHARD_ENDINGS = (".pth", ".pt", ".safetensors")
 BASE_ENDINGS = (".safetensors", ".ckpt")
 SHARDS = 4
+NUMBERED = re.compile(r"model_(\d+)")  # a public shard's name, without its ending
 MOTION = ("temporal", "temporal", "global", "text")
 
 # What the public code samples with; the paper's guidance scale is 14, that of the weights' page 10.
@@ -47,8 +48,14 @@ WANTED = (
 
 
 def matches(path: Path) -> bool:
-    """Whether a folder has weight files with CoCoCo's motion blocks in it."""
-    return path.is_dir() and any(is_cococo(weights) for weights in _opened(path, SHARD_ENDINGS)[0].values())
+    """Whether a folder has weight files with CoCoCo's motion blocks in it, or a file has all of them.
+
+    A public shard that is damaged counts by its name: reading it says what is wrong.
+    """
+    opened, damaged = _opened(path, SHARD_ENDINGS)
+    if path.is_file():
+        return not NUMBERED.fullmatch(path.stem) and any(map(is_cococo, opened.values()))
+    return any(map(is_cococo, opened.values())) or any(NUMBERED.fullmatch(file.stem) for file in damaged)
 
 
 def is_cococo(weights: Weights) -> bool:
@@ -62,9 +69,9 @@ def read(path: Path, base: Path | None = None) -> Source:
     Where the base is one file, the tokenizer is a folder `tokenizer` beside the shards or beside the base.
     Raises `InputError` for a shard that is damaged or absent, and for a base that is absent or of another kind.
     """
-    shards = read_shards(path)
-    found = base or find_base(path)
-    source = read_diffusers(found) if found.is_dir() else read_file(found, path)
+    shards, folder = read_shards(path), path if path.is_dir() else path.parent
+    found = base or find_base(folder)
+    source = read_diffusers(found) if found.is_dir() else read_file(found, folder)
     config = source.unet_config
     if not config.is_inpainting:
         raise InputError(
@@ -85,23 +92,24 @@ def read(path: Path, base: Path | None = None) -> Source:
     )
 
 
-def read_shards(folder: Path) -> Weights:
-    """The weights of all shards by their names in the U-Net; position tables are computed and left out.
+def read_shards(path: Path) -> Weights:
+    """The weights of all shards in a folder, or of one file, by their names in the U-Net.
 
     Shards are known by what is in them. Where they are numbered as the public ones, `InputError` names those absent.
+    Position tables are computed and left out.
     """
-    opened, damaged = _opened(folder, SHARD_ENDINGS)
+    opened, damaged = _opened(path, SHARD_ENDINGS)
     for file, error in damaged.items():
-        if file.stem.startswith("model_"):
+        if NUMBERED.fullmatch(file.stem):
             raise error
-    numbers = {int(found[1]) for file in opened if (found := re.fullmatch(r"model_(\d+)", file.stem))}
+    numbers = {int(found[1]) for file in opened if (found := NUMBERED.fullmatch(file.stem))}
     last = max(SHARDS - 1, *numbers) if numbers else -1
     absent = [f"model_{number}.pth" for number in range(last + 1) if number not in numbers]
     if absent:
-        raise half_downloaded(folder, f"CoCoCo's shards are model_0.pth to model_{last}.pth; absent: {listing(absent)}")
+        raise half_downloaded(path, f"CoCoCo's shards are model_0.pth to model_{last}.pth; absent: {listing(absent)}")
     weights = {}
     for file, content in opened.items():
-        if re.fullmatch(r"model_\d+", file.stem) or is_cococo(content):
+        if NUMBERED.fullmatch(file.stem) or is_cococo(content):
             named = {bare_name(name): weight for name, weight in content.items()}
             weights |= {name: weight for name, weight in named.items() if "pe" not in name.split(".")}
     return weights
@@ -159,10 +167,10 @@ def bare_name(name: str) -> str:
     return re.sub(r"^(state_dict\.)?(module\.)?", "", name)
 
 
-def _opened(folder: Path, endings: tuple[str, ...]) -> tuple[dict[Path, Weights], dict[Path, InputError]]:
-    """The weights in a folder's files, and what is wrong with those that cannot be read."""
+def _opened(path: Path, endings: tuple[str, ...]) -> tuple[dict[Path, Weights], dict[Path, InputError]]:
+    """The weights in a file or a folder's files, and what is wrong with those that cannot be read."""
     opened, damaged = {}, {}
-    for file in sorted(folder.iterdir()):
+    for file in [path] if path.is_file() else sorted(path.iterdir()):
         if file.suffix in endings and file.is_file():
             try:
                 opened[file] = open_weights(file)

@@ -90,7 +90,8 @@ def open_pickle(path: Path) -> Weights:
             "Get these weights as .safetensors, or as a .bin file of tensors alone"
         ) from error
     except Exception as error:  # a damaged archive fails in any way
-        raise half_downloaded(path, f"PyTorch cannot read it ({error or type(error).__name__})") from error
+        said = re.split(r"[.\n]\s", str(error))[0] or type(error).__name__  # what PyTorch guesses behind it is long
+        raise half_downloaded(path, f"PyTorch cannot read it ({said})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}; expected tensors by name")
     return {name: _in_memory(path, tensor) for name, tensor in _flat(content)}

@@ -147,6 +147,18 @@ def test_a_diffusers_folder_counts_before_a_file_beside_it(folder, base, parts):
     assert "diffusers" in checkpoints.inspect(folder).layout
 
 
+def test_all_motion_blocks_in_one_file(shards, base, unet, parts, tmp_path):
+    weights = {}
+    for shard in sorted(shards.iterdir()):
+        weights |= torch.load(shard, weights_only=True)
+    file = tmp_path / "cococo.safetensors"
+    save_file({name.removeprefix("module."): value for name, value in weights.items()}, file)
+    check(checkpoints.load(file, base=base), unet, parts)
+    refused(file, "without the model they stand on")
+    shutil.copytree(base, tmp_path / "sd")
+    check(checkpoints.load(file), unet, parts)
+
+
 # What is wrong with shards
 
 
@@ -175,6 +187,25 @@ def test_a_shard_that_is_cut_off_is_named(folder, base):
     shard = folder / "model_1.pth"
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
     refused(folder, shard, "half downloaded", base=base)
+
+
+@pytest.mark.parametrize("place", ["", "stable-diffusion-inpainting"])
+def test_where_every_shard_is_cut_off_the_first_is_named(folder, base, place):
+    shutil.copytree(base, folder / place, dirs_exist_ok=True)
+    for shard in folder.glob("*.pth"):
+        shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    refused(folder, folder / "model_0.pth", "half downloaded")
+    for shard in folder.glob("*.pth"):
+        shard.write_bytes(b"")
+    refused(folder, folder / "model_0.pth", "it is empty")
+
+
+def test_what_pytorch_guesses_of_a_shard_is_left_out(folder, base):
+    shard = folder / "model_1.pth"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(InputError) as caught:
+        checkpoints.load(folder, base=base)
+    assert len(str(caught.value).removeprefix(str(shard))) < 200 and str(caught.value).endswith("Download it again")
 
 
 def test_a_shard_with_nan_is_named(folder, base):

@@ -23,8 +23,8 @@ class Copying:
         self.calls.append(("encode", len(pixels)))
         return pixels.transpose(0, 1)[None]
 
-    def denoise(self, start, noise, condition, generator, find_mask, hole=None):
-        self.calls.append(("denoise", start, generator.initial_seed(), noise))
+    def denoise(self, number, noise, condition, generator, find_mask, hole=None):
+        self.calls.append(("denoise", number, generator.initial_seed(), noise))
         mask = (condition.mean(dim=1, keepdim=True) > 0).float() if self.has_mask_decoder and find_mask else None
         return (condition - 1) / 2, mask
 
@@ -65,7 +65,7 @@ def test_finding_alone_gives_the_same_mask_and_never_decodes():
         assert torch.equal(soft, expected)
     assert not any(call[0] == "decode" for call in finding.calls)
     started = [[call[1:3] for call in model.calls if call[0] == "denoise"] for model in (editing, finding)]
-    assert started[0] == started[1] == [(0, 3), (4, 7), (7, 10)]
+    assert started[0] == started[1] == [(0, 3), (1, 7), (2, 10)]
 
 
 def test_gradients_are_off_in_the_model_and_untouched_outside():

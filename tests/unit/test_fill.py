@@ -297,6 +297,8 @@ def test_an_empty_mask_leaves_the_very_same_file_and_no_model_runs(film, tmp_pat
     result = filled(film, output=tmp_path / "out.mp4", mask=np.zeros((24, 32), bool))
     assert result.unchanged and result.messages == ("the mask is empty: the video comes back unchanged",)
     assert (tmp_path / "out.mp4").read_bytes() == film.read_bytes()
+    result = filled(film, output=tmp_path / "out.mp4", mask=np.full((24, 32), 0.4, np.float32))
+    assert result.unchanged and "the mask is soft: what is at least half in it counts" in result.messages
 
 
 def test_a_full_mask_fills_everything_and_that_is_said():

@@ -11,7 +11,7 @@ from skimage.morphology import convex_hull_image
 from lgvi_core.errors import InputError
 from lgvi_core.mask_shapes import SHAPES, reshape
 from train.data import __main__ as data_commands
-from train.data import detections, instances, regions
+from train.data import detections, instances, regions, scene_cuts
 from train.data.scene_cuts import FILE, cuts
 from train.data.sources import SETTINGS, FileSource, detect, open_source
 
@@ -198,6 +198,40 @@ def test_videos_that_are_absent_can_be_skipped(dataset):
         source(dataset)
     own = source(dataset, skip_broken=True)
     assert len(own) == 2 and own.broken[0][0] == "gone"
+
+
+def test_videos_and_detections_that_cannot_be_read_are_named_and_can_be_skipped(dataset, caplog):
+    (dataset / "damaged.mp4").write_bytes(b"not a video" * 20)
+    (dataset / "damaged.json").write_text("{")
+    lines = [(dataset / "instances.jsonl").read_text()]
+    for video, found in (("damaged.mp4", "still.json"), ("still", "damaged.json"), ("still", "gone.json")):
+        lines.append(json.dumps({"video": video, "detections": found}))
+    (dataset / "instances.jsonl").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="3 of 5 samples cannot be used, such as damaged.mp4: .*skip_broken"):
+        source(dataset)
+    own = source(dataset, skip_broken=True)
+    assert [own.entry(i).captions for i in range(len(own))] == [("an orange box",), ("a white thing",)]
+    reasons = [reason for _, reason in own.broken]
+    assert len(reasons) == 3 and all(map(str.__contains__, reasons, ("damaged.mp4", "damaged.json", "gone.json")))
+    assert "3 of 5 samples cannot be used and are left out" in caplog.text
+    assert data_commands.main(["check", str(dataset)]) == 1
+
+
+def test_a_search_for_cuts_that_is_interrupted_keeps_what_it_found(dataset, monkeypatch):
+    def interrupted(frames, threshold):
+        if (found := cuts(frames, threshold)) == [2]:
+            return found
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scene_cuts, "cuts", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        scene_cuts.cut_videos(dataset, ["cut", "still"], 20.0)
+    assert list(json.loads((dataset / FILE).read_text())) == ["cut"]
+
+
+def test_what_is_left_out_for_its_cuts_is_said_with_what_decides(dataset, caplog):
+    source(dataset)
+    assert "1 videos with a scene cut are left out: cut (1 cuts)" in caplog.text and "cut_threshold, 20" in caplog.text
 
 
 def test_lines_that_are_wrong_are_named(dataset):

@@ -91,6 +91,16 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Unusable:
+    """In the place of a region that cannot be made: the reason."""
+
+    reason: str
+
+    def like(self, other: Track) -> Unusable:
+        raise InputError(self.reason)
+
+
+@dataclass(frozen=True)
 class Things:
     """Where anything is in a video: one object's masks, or all that a detector found from some score on."""
 
@@ -129,16 +139,22 @@ def records(root: Path, settings: dict) -> Iterator[Record]:
 
         cut = cut_videos(root, (line["video"] for line in lines), settings["cut_threshold"])
         if cut:
-            log.info("%s: %d videos with a scene cut are left out: %s", root, len(cut), some(cut))
+            log.warning(
+                "%s: %d videos with a scene cut are left out: %s. A change above cut_threshold, %g, is one; with very "
+                "fast motion raise it, 0 keeps all",
+                root, len(cut), some(f"{name} ({len(places)} cuts)" for name, places in cut.items()),
+                settings["cut_threshold"],
+            )  # fmt: skip
         lines = [line for line in lines if line["video"] not in cut]
     numbers, things, others = Counter(), {}, []
     for line in lines:
         video = track(root / line["video"])
-        if not video.names:  # told with the other samples that cannot be used
-            yield Record(line["video"], video, video, video, (line["video"],))
+        try:
+            size = video.describe()
+            found = _objects(root, line, size, settings)
+        except InputError as error:  # told with the other samples that cannot be used
+            yield Record(line["video"], video, Unusable(str(error)), video, (line["video"],))
             continue
-        size = video.describe()
-        found = _objects(root, line, size, settings)
         things.setdefault(line["video"], []).append(_things(root, line, video, size, settings["threshold"]))
         others += [(line["video"], region) for _, region in found if region.drawn is None or region.drawn.names]
         if settings["regions"] == "random":

@@ -11,6 +11,7 @@ import numpy as np
 from scenedetect import ContentDetector, FrameTimecode
 from tqdm import tqdm
 
+from lgvi_core.errors import InputError
 from lgvi_core.video import open_video
 
 from .records import Track, track
@@ -31,24 +32,31 @@ def cuts(frames: Iterable[np.ndarray], threshold: float) -> list[int]:
     return found
 
 
-def cut_videos(root: Path, names: Iterable[str], threshold: float) -> list[str]:
-    """Those of the videos `names` in the folder that have a scene cut; each is decoded once while it stays as it is."""
+def cut_videos(root: Path, names: Iterable[str], threshold: float) -> dict[str, list[int]]:
+    """Those of the videos `names` in the folder that have scene cuts, and the frames that begin a new scene.
+
+    Each is decoded once while it stays as it is. Those that cannot be read are passed over.
+    """
     place = root / FILE
     known = json.loads(place.read_text("utf-8")) if place.is_file() else {}
-    before = dict(known)
-    cut = []
-    for name in tqdm(dict.fromkeys(names), desc="looking for scene cuts", unit="video", delay=2, leave=False):
-        video = track(root / name)
-        stamp = [threshold, *_state(video)]
-        if known.get(name, {}).get("stamp") != stamp:
-            known[name] = {"stamp": stamp, "cuts": cuts(_frames(video), threshold)}
-        if known[name]["cuts"]:
-            cut.append(name)
-    if known != before:
-        temporary = place.with_name(f".{FILE}.{os.getpid()}")
-        temporary.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
-        os.replace(temporary, place)
-    return cut
+    before, found = dict(known), {}
+    try:
+        for name in tqdm(dict.fromkeys(names), desc="looking for scene cuts", unit="video", delay=2, leave=False):
+            video = track(root / name)
+            stamp = [threshold, *_state(video)]
+            if known.get(name, {}).get("stamp") != stamp:
+                try:
+                    known[name] = {"stamp": stamp, "cuts": cuts(_frames(video), threshold)}
+                except InputError:  # told where the video is opened as a sample
+                    continue
+            if known[name]["cuts"]:
+                found[name] = known[name]["cuts"]
+    finally:  # a search through many videos that is interrupted goes on from there
+        if known != before:
+            temporary = place.with_name(f".{FILE}.{os.getpid()}")
+            temporary.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+            os.replace(temporary, place)
+    return found
 
 
 def _state(video: Track) -> list[int]:

@@ -45,7 +45,7 @@ def sheet(titles: list[str], rows: list[Row]) -> Image.Image:
         for title, picture in zip(titles, pictures):
             page.paste(picture, (left, top + LINE))
             if i < beside:
-                pen.text((left, 3), title, FAINT, font)
+                pen.text((left, 3), _fit(title, font, picture.width), FAINT, font)
             left += picture.width + GAP
     return page
 
