@@ -14,17 +14,15 @@ from .beside import as_float, said_of_keyframe, with_beside
 from .checkpoints import Checkpoint
 from .conditioning import WorkSize, resize_frames, to_bytes, to_pixels
 from .editing import put_into
-from .errors import InputError
 from .keyframe_pictures import check_place
-from .keyframes import Plan, plan, said_of_drift, said_of_scenes, scenes_of, spread
+from .keyframes import Plan, bare_scenes, plan, said_of_drift, said_of_scenes, scenes_of, spread
 from .parts import Parts, Spill, parts_beside
+from .scene_cuts import cuts
 from .through import Places, Result, Work, put_together
 from .user_mask import UserMask
 from .video import Frame, VideoSource
 
 logger = logging.getLogger(__name__)
-
-SMALLEST = 12  # pixels a side, for the flow that tells a cut
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,6 @@ class Clip:
         """Bool (H, W)."""
         return np.unpackbits(self.packed[frame], count=self.shape[0] * self.shape[1]).reshape(self.shape).astype(bool)
 
-    def lacks_keyframe(self, scene: range) -> bool:
-        """Whether a scene has something to change and nothing to go by."""
-        return bool(self.packed[scene.start : scene.stop].any()) and not any(one in scene for one in self.keyframes)
-
 
 class Masks(Sequence):
     """The masks of a clip by frame, empty where nothing is to change."""
@@ -103,8 +97,8 @@ def spread_video(
     plan((), (), work.windows, way.chained)  # checks the two before anything is read
     with parts_beside(places.output) as parts:
         clip = _read(source, user_mask, work, way, parts)
-        scenes = _scenes(clip, way)
-        bare = [scene for scene in scenes if way.keyframes and clip.lacks_keyframe(scene)]
+        scenes = scenes_of(len(clip), () if way.cross_cuts else cuts(clip.images))
+        bare = bare_scenes(scenes, clip.keyframes, clip.packed.any(axis=1)) if way.keyframes else []
         skipped = [] if way.by_words else bare
         messages = [*messages, *clip.messages, *said_of_scenes(scenes, bare, way.by_words)]
         if way.blend:
@@ -177,21 +171,6 @@ def _picture(frame: int, image: np.ndarray, clip: Clip, parts: Parts) -> torch.T
     if frame in clip.keyframes:
         return _tensor(clip.keyframes[frame])
     return parts[frame] if frame in parts.places else _tensor(image)
-
-
-def _scenes(clip: Clip, way: Way) -> list[range]:
-    if way.cross_cuts or min(clip.images.shape[1:3]) < SMALLEST:
-        return scenes_of(len(clip))
-    try:
-        from .scene_cuts import cuts
-    except ModuleNotFoundError as error:
-        if error.name != "cv2":
-            raise
-        raise InputError(
-            "finding scene cuts needs OpenCV: pip install opencv-python-headless, or say that the edit may cross them "
-            "(--cross-cuts)"
-        ) from error
-    return scenes_of(len(clip), cuts(clip.images))
 
 
 def _blend_small(clip: Clip, scenes: list[range]) -> None:

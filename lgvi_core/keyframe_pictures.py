@@ -53,6 +53,8 @@ def check_place(index: int, frame: int, count: int) -> None:
 
 def _read(picture, index: int) -> np.ndarray:
     if isinstance(picture, (str, os.PathLike)):
+        if not os.path.exists(picture):
+            raise InputError(f"for frame {index} the keyframe {picture} does not exist: give a picture")
         frames = [frame.image for _, frame in zip(range(2), open_video(picture))]
         if len(frames) > 1:
             raise InputError(f"the keyframe {picture} has more than one frame: give a picture")

@@ -43,10 +43,6 @@ class Plan:
     steps: tuple[Step, ...]
     chained: bool
 
-    def number(self, start: int) -> int:
-        """Which window begins at frame `start`, from 0; as of `editing.Windows`."""
-        return next(number for number, step in enumerate(self.steps) if step.start == start)
-
     def count(self, frames: int | None = None) -> int:
         """How many windows there are; as of `editing.Windows`."""
         return len(self.steps)
@@ -72,6 +68,16 @@ class InMemory(dict):
 def scenes_of(frames: int, cuts: Iterable[int] = ()) -> list[range]:
     """The parts of a clip between its cuts, which are the first frames of all scenes but the first."""
     return [range(start, stop) for start, stop in itertools.pairwise([0, *cuts, frames])]
+
+
+def bare_scenes(scenes: list[range], keyframes: Iterable[int], asked: np.ndarray) -> list[range]:
+    """The scenes that have something to change, bool (T,) by frame, and no keyframe to go by."""
+    keyframes = list(keyframes)
+    return [
+        scene
+        for scene in scenes
+        if asked[scene.start : scene.stop].any() and not any(frame in scene for frame in keyframes)
+    ]
 
 
 def said_of_scenes(scenes: list[range], bare: list[range], by_words: bool) -> list[str]:
@@ -231,7 +237,7 @@ def spread(
                 pixels[place], open_hole[place] = torch.where(hole[place] > 0, edited, source[place]), 0
         drift = torch.zeros(3)
         if open_hole.any():
-            latents = sample(step.start, pixels, model, seed, hole=open_hole)[1]
+            latents = sample(number, step.start, pixels, model, seed, hole=open_hole)[1]
             made = crop(model.decode(latents), working)
             before = crop((source.permute(0, 2, 3, 1) + 1) / 2, working).to(made)
             place = crop(hole.movedim(1, -1), working)[..., 0] > 0

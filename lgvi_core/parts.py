@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .locks import alone
 
 ABOUT = "about.json"
 
@@ -97,7 +98,7 @@ def parts_beside(output: str | os.PathLike | None) -> Iterator[Parts]:
     """The parts of a run that writes `output`: in OUTPUT.parts, or in a temporary folder where nothing is written.
 
     When the block ends well the folder goes; when not, it stays if a window is done. Raises `InputError` where the
-    place is taken or cannot be written to.
+    place is taken, also by another process that works there now, or cannot be written to.
     """
     if output is None:
         with tempfile.TemporaryDirectory() as folder:
@@ -105,18 +106,18 @@ def parts_beside(output: str | os.PathLike | None) -> Iterator[Parts]:
         return
     place = Path(os.path.realpath(output))
     folder = place.with_name(f"{place.name}.parts")
-    if folder.exists() and not (folder / ABOUT).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is needed for windows that are done, but is something else: move it away")
-    with clear_disk_errors(folder):
-        folder.mkdir(exist_ok=True)
-    parts = Parts(folder)
-    try:
-        yield parts
-    except BaseException:
-        if not any(folder.glob("window-*.npy")):
-            shutil.rmtree(folder)
-        raise
-    shutil.rmtree(folder)
+    with alone(output):
+        if folder.exists() and not (folder / ABOUT).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is needed for windows that are done, but is something else: move it away")
+        with clear_disk_errors(folder):
+            folder.mkdir(exist_ok=True)
+        try:
+            yield Parts(folder)
+        except BaseException:
+            if not any(folder.glob("window-*.npy")):
+                shutil.rmtree(folder)
+            raise
+        shutil.rmtree(folder)
 
 
 @contextlib.contextmanager

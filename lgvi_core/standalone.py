@@ -50,9 +50,9 @@ class Standalone:
     def encode(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         return encode(self.checkpoint.vae, pixels, generator)
 
-    def denoise(self, start, noise, condition, generator, find_mask, hole=None):
+    def denoise(self, number, noise, condition, generator, find_mask, hole=None):
         windows = None if self.frames is None else self.windows.count(self.frames)
-        known = {"window": self.windows.number(start), "windows": windows}
+        known = {"window": number, "windows": windows}
         reads_mask = find_mask and self.checkpoint.config.has_mask_decoder
         denoised = denoise(
             self.checkpoint.unet,

@@ -66,6 +66,12 @@ def test_every_object_comes_back_with_its_masks_in_six_shapes_and_its_label_as_c
     assert f"{len(source)} samples; 0 errors in 0 samples, 0 warnings" in capsys.readouterr().out
 
 
+def test_the_page_of_a_dataset_is_the_same_whenever_it_is_written(built):
+    page = (built / "statistics.html").read_bytes()
+    build_page.write(built)
+    assert (built / "statistics.html").read_bytes() == page
+
+
 def test_nothing_of_the_work_is_left_and_the_page_tells_what_there_is(clips, built):
     assert {path.name for path in built.iterdir()} == {
         "build.json", "statistics.html", "statistics.json", "shard-000000.json", "shard-000000.tar",

@@ -102,7 +102,7 @@ REFUSED = {
     "no number": ({"keyframes": ["edited.png"]}, ["'edited.png'", "N=PICTURE"]),
     "behind the end": ({"keyframes": ["12=edited.png"]}, ["a keyframe for frame 12", "frames 0 to 11"]),
     "twice": ({"keyframes": ["0=edited.png", "0=also.png"]}, ["two keyframes for frame 0"]),
-    "absent": ({"keyframes": ["0=absent.png"]}, ["absent.png does not exist"]),
+    "absent": ({"keyframes": ["0=absent.png"]}, ["frame 0", "absent.png does not exist: give a picture"]),
     "a clip": ({"keyframes": ["0=clip"]}, ["more than one frame"]),
     "outside": ({"more": ["--keyframe-outside", "drop"]}, ["'drop'", "keep, blend"]),
     "no chain": ({"more": ["--overlap", "0"]}, ["overlap 0", "at least 1"]),

@@ -8,7 +8,7 @@ import torch
 
 from lgvi_core.editing import Windows
 from lgvi_core.errors import InputError
-from lgvi_core.keyframes import match_colours, plan, scenes_of
+from lgvi_core.keyframes import bare_scenes, match_colours, plan, scenes_of
 
 
 def spans(keyframes, frames=40, window=16, overlap=4, **options):
@@ -64,9 +64,11 @@ def test_a_chain_needs_an_overlap():
         plan([range(20)], [0], Windows(8, 0))
 
 
-def test_progress_counts_the_windows_of_the_plan():
-    made = plan([range(40)], [20], Windows(16, 4))
-    assert made.count() == 4 and [made.number(step.start) for step in made.steps] == [0, 1, 2, 3]
+def test_scenes_with_nothing_to_change_or_a_keyframe_are_not_bare():
+    scenes, asked = scenes_of(40, [10, 20, 30]), np.ones(40, bool)
+    asked[20:30] = False
+    assert bare_scenes(scenes, [5], asked) == [range(10, 20), range(30, 40)]
+    assert bare_scenes(scenes, [5, 19, 39], asked) == []
 
 
 def clip_and_hole():

@@ -135,6 +135,15 @@ def test_a_window_begins_with_the_last_frames_of_the_one_before(monkeypatch):
         assert np.allclose(video[place][~here], clip[5 + place][~here] / 127.5 - 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("places", [(9,), (0, 10)])
+def test_progress_never_goes_back_however_the_windows_lie(places):
+    seen, clip, mask = [], smooth_clip(), hole(20)
+    given = {place: edited(clip, mask, place) for place in places}
+    spread(clip, given, mask=mask, window=8, overlap=2, callback=seen.append)
+    assert sorted({step["window"] for step in seen}) == [*range(seen[0]["windows"])]
+    assert [step["window"] for step in seen] == sorted(step["window"] for step in seen)
+
+
 def test_nothing_runs_in_frames_without_mask_and_masks_may_vanish_and_come_back(monkeypatch):
     seen, clip, mask = [], smooth_clip(40), hole(40)
     mask[6:33] = False
@@ -289,6 +298,23 @@ propagate("clip", {PROMPT!r}, "out", mask="mask", keyframes={{0: "edited.png"}},
         spread(tmp_path / "clip", {0: tmp_path / "edited.png"}, tmp_path / name, callback=steps.append, **given)
     assert steps[0]["window"] == 2 and np.array_equal(frames_of(tmp_path / "out"), frames_of(tmp_path / "whole"))
     assert not (tmp_path / "out.parts").exists()
+
+
+def test_a_second_run_for_the_same_output_is_refused_and_the_first_is_not_disturbed(tmp_path):
+    clip, mask = smooth_clip(20), hole(20)
+    given, refused = {0: edited(clip, mask, 0)}, []
+
+    def again(step):
+        if step["window"] == 1:
+            with pytest.raises(InputError) as error:
+                spread(clip, given, tmp_path / "out.mp4", mask=mask, seed=1)
+            refused.append(str(error.value))
+
+    spread(clip, given, tmp_path / "whole.mp4", mask=mask)
+    spread(clip, given, tmp_path / "out.mp4", mask=mask, callback=again)
+    assert refused and all(f"is being made by process {os.getpid()} on " in said for said in refused)
+    assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["out.mp4", "whole.mp4"]
 
 
 @pytest.mark.parametrize("changed", ["seed", "prompt", "video", "mask", "keyframes"])

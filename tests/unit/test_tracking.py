@@ -102,13 +102,6 @@ def test_a_track_ends_at_a_cut_unless_told_to_cross_it(caplog):
     assert crossed.trust[13:].max() < TRUSTED
 
 
-def test_movement_and_light_are_not_cuts():
-    moving = draw(3, 1, 8, SIZE, SIZE).frames
-    flash = moving.copy()
-    flash[4] = np.clip(flash[4].astype(int) + 70, 0, 255)
-    assert cuts(moving) == cuts(flash) == cuts(moving[:1]) == []
-
-
 def test_large_frames_are_tracked_at_a_smaller_size_and_given_back_at_theirs():
     clip = draw(3, 2, 3, 480, 640)
     truth = clip.object_masks[0]
@@ -151,9 +144,8 @@ def test_what_cannot_be_tracked_is_refused(frames, mask, index, message):
 
 
 def test_without_opencv_it_is_said_what_to_install(monkeypatch):
-    for name in ("tracking", "scene_cuts"):
-        monkeypatch.delitem(sys.modules, f"lgvi_core.{name}")
-        monkeypatch.delattr(lgvi_core, name)
+    monkeypatch.delitem(sys.modules, "lgvi_core.tracking")
+    monkeypatch.delattr(lgvi_core, "tracking")
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(InputError, match="pip install opencv-python-headless"):
         masks.track(np.zeros((5, 32, 40, 3), np.uint8), WHOLE, 0)

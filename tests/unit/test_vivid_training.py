@@ -45,7 +45,9 @@ def videos(tmp_path_factory):
     return root
 
 
-def test_the_config_trains_a_lora_on_all_that_the_paper_mixes(start, videos, tmp_path, monkeypatch):
+@pytest.fixture
+def command(start, videos, tmp_path):
+    """The config's command on those videos, at a small size."""
     shape = "size: 2, micro: 1, width: 32, height: 32"
     options = [
         *(f"data.{name}.{setting}" for name in ("images", "videos", "held-out")
@@ -60,6 +62,11 @@ def test_the_config_trains_a_lora_on_all_that_the_paper_mixes(start, videos, tmp
         "workers=0",
         "steps=6",
     ]  # fmt: skip
+    config = ["--config", str(CONFIGS / "vivid.yaml"), "--device", "cpu"]
+    return [*config, f"initialise={start}", f"output={tmp_path}", *options]
+
+
+def test_the_config_trains_a_lora_on_all_that_the_paper_mixes(command, tmp_path, monkeypatch):
     seen = []
     masked = objectives.masked_video
 
@@ -68,11 +75,17 @@ def test_the_config_trains_a_lora_on_all_that_the_paper_mixes(start, videos, tmp
         return masked(batch, given)
 
     monkeypatch.setattr(objectives, "masked_video", watching)
-    config = ["--config", str(CONFIGS / "vivid.yaml"), "--device", "cpu"]
-    assert cococo.main([*config, f"initialise={start}", f"output={tmp_path}", *options]) == 0
+    assert cococo.main(command) == 0
     assert {DELETION, "a box"} == {sentence for sentence, _, _ in seen}
     assert {(1, 0), (4, 0), (4, 1)} == {(frames, len(given)) for _, frames, given in seen}
     assert all(given in ([], [0]) for _, _, given in seen)
     learnt = load_file(tmp_path / "lora.safetensors")
     assert all(any(part in name for name in learnt) for part in ("conv_in", "attn2", "attention_blocks"))
     assert any(value.any() for name, value in learnt.items() if "lora_up" in name)
+
+
+def test_the_check_says_that_no_held_out_clip_is_long_enough(command, capsys, caplog):
+    assert cococo.main([*command, "--check"]) == 0
+    assert "held-out clips: 1 of data.held-out" in capsys.readouterr().out
+    assert cococo.main([*command, "--check", "training_size.frames=9"]) == 2
+    assert "'held-out' has no clip of 9 frames to hold out" in caplog.text
