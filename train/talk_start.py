@@ -141,6 +141,7 @@ def new_encoder(config: TrainConfig, width: int) -> RequestEncoder:
     for name, parameter in encoder.llava.model.vision_tower.named_parameters():
         if ".position_embedding" in f".{name}":
             nn.init.normal_(parameter, std=PLACE_DEVIATION)
+    encoder.llava.model.language_model.set_attn_implementation("eager")  # of short texts the faster one on a CPU
     return encoder
 
 

@@ -1,5 +1,6 @@
 """Conversations about drawn clips: answers are right, what is gone is gone, every request means what it says."""
 
+import re
 from functools import cache
 
 import numpy as np
@@ -68,9 +69,25 @@ def test_clean_has_the_targets_gone_and_all_else_as_it_was():
 
 def test_what_an_earlier_turn_removed_is_not_in_the_frame():
     for clip in of(ANSWERABLE, history="removed"):
-        before = clip.dialogue.turns[1].text.split(".")[0].count(" a ")  # "I see a red circle and a blue square"
-        assert len(clip.objects) < before
-        assert clip.dialogue.answer.split(".")[0].count(" a ") == len(clip.objects)
+        before, now = (
+            said.partition("I see")[2].partition(".")[0].count(" a ")  # "I see a red circle and a blue square"
+            for said in (clip.dialogue.turns[1].text, clip.dialogue.answer)
+        )
+        assert now == len(clip.objects) < before
+
+
+@pytest.mark.parametrize(
+    "about, request_, plain",
+    [
+        ("keeping", ".", r"everything but the .+"),
+        ("color", ".", r"everything \w+"),
+        ("emptier", ".", r"everything (on|at) the \w+"),
+        ("beside", "(?i)above", r"everything above the .+"),
+    ],
+)
+def test_an_answer_begins_with_what_was_understood(about, request_, plain):
+    said = [c.dialogue for c in of(ANSWERABLE, about=about) if re.search(request_, c.dialogue.request)]
+    assert said and all(re.match(rf"You mean {plain}\. I see ", dialogue.answer) for dialogue in said)
 
 
 @pytest.mark.parametrize("about, part, values", [("color", 1, COLORS), ("shape", 0, SHAPES)])

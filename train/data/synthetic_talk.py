@@ -206,6 +206,8 @@ def _say(rng, talk: _Talk, view: View, said: Said) -> bool:
         answer = words.missing(view, said.means, said.axis) if said.kind == ABSENT else words.refusing(said.means)
     if answer is None:
         return False
+    if said.plain:
+        answer = f"You mean {said.plain}. {answer}"
     talk.request, talk.answer = spoken(rng, said.text, bool(talk.turns)), answer
     seen, _, rest = answer.partition(" {{")
     prompt = rest.split("}} ")[1].split(" {{")[0] if said.kind == ANSWERABLE else ""
@@ -216,20 +218,21 @@ def _say(rng, talk: _Talk, view: View, said: Said) -> bool:
 def _follow(rng, view: View, last, kind: str) -> Said | None:
     """ "Now the other square": what is left of the look of what was removed last; or all that is left."""
     if kind == ANSWERABLE and rng.random() < 0.3:
-        return Said(any_of(rng, REST), ANSWERABLE, tuple(range(len(view.looks))))
+        return Said(any_of(rng, REST), ANSWERABLE, tuple(range(len(view.looks))), plain="everything")
     look = named(last, pick(rng, {(True, False, False): 60, (False, True, False): 20, (True, True, False): 20}))
     found = matching(look, view.looks)
     text = any_of(rng, OTHERS).format(it=noun_phrase(rng, look))
+    plain = f"the other {words.describe(look)}"
     if not found:
-        return Said(text, ABSENT, look)
-    return Said(text, ANSWERABLE if len(found) == 1 else AMBIGUOUS, found)
+        return Said(text, ABSENT, look, plain=plain)
+    return Said(text, ANSWERABLE if len(found) == 1 else AMBIGUOUS, found, plain=plain)
 
 
 def _clarify(rng, view: View, candidates: tuple[int, ...]) -> Said | None:
     """The answer to "which one do you mean?", by what tells one candidate from the others."""
     if len(candidates) > 1 and rng.random() < 0.15:
         fits = BOTH if len(candidates) == 2 else BOTH[2:]
-        return Said(any_of(rng, fits), ANSWERABLE, candidates)
+        return Said(any_of(rng, fits), ANSWERABLE, candidates, plain="all of them")
     target = any_of(rng, candidates)
     rivals = [i for i in candidates if i != target]
     ways = [(None, side) for side in sides_won(view.scene, target, rivals)]
@@ -242,13 +245,15 @@ def _clarify(rng, view: View, candidates: tuple[int, ...]) -> Said | None:
     part, value = any_of(rng, tuple(ways))
     if part is None:
         it = f"the {pick(rng, BEFORE_NOUN[value])} one" if rng.random() < 0.5 else f"the one {SIDES[value]}"
-        return Said(any_of(rng, MEANT).format(it=it), ANSWERABLE, (target,), int(value in ("top", "bottom")))
+        axis, plain = int(value in ("top", "bottom")), f"the one {SIDES[value]}"
+        return Said(any_of(rng, MEANT).format(it=it), ANSWERABLE, (target,), axis, plain)
     look = tuple(value if i == part else None for i in range(3))
     it = "the " + (noun_phrase(rng, look) if part == 0 else f"{pick(rng, ADJECTIVES[value])} one")
-    return Said(any_of(rng, MEANT).format(it=it), ANSWERABLE, (target,))
+    plain = f"the {value if part == 0 else f'{value} one'}"
+    return Said(any_of(rng, MEANT).format(it=it), ANSWERABLE, (target,), plain=plain)
 
 
 def _rather(rng, view: View) -> Said | None:
     """Another thing than the one that was not there."""
     it = one(rng, view)
-    return it and Said(any_of(rng, RATHER).format(it=it.text), ANSWERABLE, it.fits, it.axis)
+    return it and Said(any_of(rng, RATHER).format(it=it.text), ANSWERABLE, it.fits, it.axis, it.plain)

@@ -36,21 +36,23 @@ AXES = {"left": 0, "right": 0, "top": 1, "bottom": 1}
 
 class Said(NamedTuple):
     """A request and what it means: `means` are the things that go (ANSWERABLE) or may be meant (AMBIGUOUS), the look
-    that is not there (ABSENT), or a key of `REFUSALS` (OTHER). axis: 1 where it is about above and below, else 0."""
+    that is not there (ABSENT), or a key of `REFUSALS` (OTHER). axis: 1 where it is about above and below, else 0.
+    plain: the same in plain words, with which the answer begins; empty where the request has them already."""
 
     text: str
     kind: str
     means: tuple | str
     axis: int = 0
+    plain: str = ""
 
 
 class Noun(NamedTuple):
-    """A noun phrase, what it fits, its look, and whether it is of several things."""
+    """A noun phrase, what it fits, and the same in plain words. axis: as in `Said`."""
 
     text: str
     fits: tuple[int, ...]
     look: Look
-    plural: bool = False
+    plain: str
     axis: int = 0
 
 
@@ -112,6 +114,7 @@ BESIDE = {
     "top": ("what is above {it} can go", "everything above {it} bothers me"),
     "bottom": ("what is below {it} can go", "everything below {it} bothers me"),
 }
+BEYOND = {"left": "left of", "right": "right of", "top": "above", "bottom": "below"}
 ODD = (
     "one of these is not like the others, lose it", "the odd one out should go", "one thing does not fit in here",
     "make them all alike", "they should match, so drop the one that does not",
@@ -174,7 +177,7 @@ def phrase(rng: np.random.Generator, view: View, fits: Callable[[int], bool], un
     if not fits(len(found)):
         return None
     plural = len(found) > 1
-    return Noun("the " + noun_phrase(rng, look, plural=plural), found, look, plural)
+    return Noun("the " + noun_phrase(rng, look, plural=plural), found, look, "the " + describe(look, plural))
 
 
 def one(rng: np.random.Generator, view: View) -> Noun | None:
@@ -188,7 +191,8 @@ def one(rng: np.random.Generator, view: View) -> Noun | None:
     if not sides:
         return None
     side = any_of(rng, tuple(sides))
-    return Noun("the " + noun_phrase(rng, look, side), (target,), look, axis=AXES[side])
+    plain = f"the {describe(look)} {SIDES[side]}"
+    return Noun("the " + noun_phrase(rng, look, side), (target,), look, plain, AXES[side])
 
 
 def absent_look(rng: np.random.Generator, view: View) -> Look | None:
@@ -204,30 +208,33 @@ def absent_look(rng: np.random.Generator, view: View) -> Look | None:
 
 def complaint(rng, view):
     it = one(rng, view)
-    return it and Said(any_of(rng, COMPLAINTS).format(it=it.text), ANSWERABLE, it.fits, it.axis)
+    return it and Said(any_of(rng, COMPLAINTS).format(it=it.text), ANSWERABLE, it.fits, it.axis, it.plain)
 
 
 def many_complaint(rng, view):
     it = phrase(rng, view, lambda count: count > 1)
-    return it and Said(any_of(rng, MANY_COMPLAINTS).format(it=it.text), ANSWERABLE, it.fits)
+    return it and Said(any_of(rng, MANY_COMPLAINTS).format(it=it.text), ANSWERABLE, it.fits, plain=it.plain)
 
 
 def keeping(rng, view):
     it = one(rng, view) if rng.random() < 0.75 else phrase(rng, view, lambda count: count > 1)
     gone = it and tuple(i for i in range(len(view.looks)) if i not in it.fits)
-    return Said(any_of(rng, KEEPING).format(it=it.text), ANSWERABLE, gone, it.axis) if gone else None
+    if not gone:
+        return None
+    return Said(any_of(rng, KEEPING).format(it=it.text), ANSWERABLE, gone, it.axis, f"everything but {it.plain}")
 
 
 def color(rng, view):
     said = any_of(rng, view.looks)[1]
     text = any_of(rng, COLOR_COMPLAINTS).format(color=said)
-    return Said(text, ANSWERABLE, matching((None, said, None), view.looks))
+    return Said(text, ANSWERABLE, matching((None, said, None), view.looks), plain=f"everything {said}")
 
 
 def shape(rng, view):
     said = any_of(rng, view.looks)[0]
-    text = any_of(rng, SHAPE_COMPLAINTS).format(shapes=noun_phrase(rng, (said, None, None), plural=True))
-    return Said(text, ANSWERABLE, matching((said, None, None), view.looks))
+    look = said, None, None
+    text = any_of(rng, SHAPE_COMPLAINTS).format(shapes=noun_phrase(rng, look, plural=True))
+    return Said(text, ANSWERABLE, matching(look, view.looks), plain=f"all the {describe(look, plural=True)}")
 
 
 def size(rng, view):
@@ -236,7 +243,7 @@ def size(rng, view):
     if len(found) == len(view.looks):
         return None
     table = LONE_SIZES if len(found) == 1 and rng.random() < 0.7 else SIZE_COMPLAINTS
-    return Said(any_of(rng, table[said]), ANSWERABLE, found)
+    return Said(any_of(rng, table[said]), ANSWERABLE, found, plain=f"everything {said}")
 
 
 def emptier(rng, view):
@@ -250,7 +257,7 @@ def emptier(rng, view):
     if not 0 < len(found) < len(view.looks):
         return None
     at = pick(rng, {SIDES[side]: 60, f"on the {side} side" if axis == 0 else f"in the {side} half": 40})
-    return Said(any_of(rng, EMPTIER).format(at=at), ANSWERABLE, found, axis)
+    return Said(any_of(rng, EMPTIER).format(at=at), ANSWERABLE, found, axis, f"everything {SIDES[side]}")
 
 
 def beside(rng, view):
@@ -263,7 +270,10 @@ def beside(rng, view):
     if not all(ahead[i].min() > view.margin or ahead[i].max() < 0 for i in others):
         return None
     found = tuple(i for i in others if ahead[i].min() > view.margin)
-    return Said(any_of(rng, BESIDE[side]).format(it=it.text), ANSWERABLE, found, axis) if found else None
+    if not found:
+        return None
+    plain = f"everything {BEYOND[side]} {it.plain}"
+    return Said(any_of(rng, BESIDE[side]).format(it=it.text), ANSWERABLE, found, axis, plain)
 
 
 def odd(rng, view):
@@ -274,16 +284,19 @@ def odd(rng, view):
         values = [look[part] for look in view.looks]
         rare = [i for i, value in enumerate(values) if values.count(value) == 1]
         found |= set(rare) if len(rare) == 1 or len(set(values)) > 2 else set()
-    return Said(any_of(rng, ODD), ANSWERABLE, tuple(found)) if len(found) == 1 else None
+    return Said(any_of(rng, ODD), ANSWERABLE, tuple(found), plain="the odd one out") if len(found) == 1 else None
 
 
 def empty(rng, view):
-    return Said(any_of(rng, EMPTY), ANSWERABLE, tuple(range(len(view.looks))))
+    return Said(any_of(rng, EMPTY), ANSWERABLE, tuple(range(len(view.looks))), plain="everything")
 
 
 def not_this(rng, view):
     it = one(rng, view) if len(view.looks) == 2 else None
-    return it and Said(any_of(rng, NOT_THIS).format(it=it.text), ANSWERABLE, (1 - it.fits[0],), it.axis)
+    if not it:
+        return None
+    text = any_of(rng, NOT_THIS).format(it=it.text)
+    return Said(text, ANSWERABLE, (1 - it.fits[0],), it.axis, f"everything but {it.plain}")
 
 
 def direct(rng, view):
@@ -302,32 +315,36 @@ def which(rng, view, ways=COMPLAINTS + KEEPING[:4]):
     if it is None:
         return None
     if it.look != (None, None, None) and rng.random() < 0.2:
-        return Said(any_of(rng, ONE_OF).format(them=it.text), AMBIGUOUS, it.fits)
+        return Said(any_of(rng, ONE_OF).format(them=it.text), AMBIGUOUS, it.fits, plain=f"one of {it.plain}")
     text = any_of(rng, ways + ("remove {it}", "erase {it}", "take {it} out"))
-    return Said(text.format(it="the " + noun_phrase(rng, it.look)), AMBIGUOUS, it.fits)
+    text, plain = text.format(it="the " + noun_phrase(rng, it.look)), f"the {describe(it.look)}"
+    return Said(text, AMBIGUOUS, it.fits, plain=plain)
 
 
 def vague(rng, view):
     everything = tuple(range(len(view.looks)))
-    return Said(any_of(rng, VAGUE), AMBIGUOUS, everything) if len(everything) > 1 else None
+    return Said(any_of(rng, VAGUE), AMBIGUOUS, everything, plain="one of them") if len(everything) > 1 else None
 
 
 def absent(rng, view):
     look = absent_look(rng, view)
     if look is None:
         return None
-    plain = pick(rng, {"one": 60, "many": 15, "kind": 25})
-    if plain == "kind" and look[0] and not look[1] and not look[2]:
+    way, plain = pick(rng, {"one": 60, "many": 15, "kind": 25}), f"the {describe(look)}"
+    if way == "kind" and look[0] and not look[1] and not look[2]:
         text = any_of(rng, SHAPE_COMPLAINTS).format(shapes=noun_phrase(rng, look, plural=True))
-    elif plain == "kind" and look[1] and not look[0] and not look[2]:
+    elif way == "kind" and look[1] and not look[0] and not look[2]:
         text = any_of(rng, COLOR_COMPLAINTS).format(color=look[1])
-    elif plain == "many":
+    elif way == "many":
         text = any_of(rng, MANY_COMPLAINTS).format(it="the " + noun_phrase(rng, look, plural=True))
     else:
         side = any_of(rng, tuple(AFTER_NOUN)) if rng.random() < 0.15 else None
         table = COMPLAINTS + KEEPING + ("remove {it}", "erase {it}", "please delete {it}", "get rid of {it}")
-        text = any_of(rng, table).format(it="the " + noun_phrase(rng, look, side))
-    return Said(text, ABSENT, look)
+        way = any_of(rng, table)
+        text = way.format(it="the " + noun_phrase(rng, look, side))
+        plain += f" {SIDES[side]}" if side else ""
+        plain = f"everything but {plain}" if way in KEEPING else plain
+    return Said(text, ABSENT, look, plain=plain)
 
 
 def other(rng, view, restores=False):
