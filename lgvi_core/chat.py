@@ -16,6 +16,7 @@ from pathlib import Path
 from .conversation import Turn
 from .errors import InputError
 from .inpaint import DEMO, Settings
+from .locks import alone
 from .requested import Outcome, act, first_frame, untouched
 from .standalone import load
 from .through import Places, open_writer
@@ -77,16 +78,20 @@ class Chat:
         self.checkpoint = load(checkpoint, device, dtype, fills=False, words=False)
         self.options = options
         self.states = [State(self.source)]
-        self._frames = None
+        self._frames = self._held = None
         self._is_written = False
 
     def __enter__(self) -> Chat:
         place = Path(os.path.realpath(self.output))
-        self._frames = tempfile.TemporaryDirectory(prefix=f".{place.stem}-", dir=place.parent)
+        with contextlib.ExitStack() as held:
+            held.enter_context(alone(place))
+            self._frames = tempfile.TemporaryDirectory(prefix=f".{place.stem}-", dir=place.parent)
+            held.callback(self._frames.cleanup)
+            self._held = held.pop_all()
         return self
 
     def __exit__(self, *_) -> None:
-        self._frames.cleanup()
+        self._held.close()
         if self.kept.is_dir() and not any(self.kept.iterdir()):
             self.kept.rmdir()
 

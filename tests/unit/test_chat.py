@@ -198,6 +198,13 @@ def test_undo_takes_back_video_and_words_and_keeps_what_the_turn_left(folder, ev
     assert (folder / "out-turns/2.mp4").is_file()
 
 
+def test_two_conversations_do_not_write_one_output(folder, everything):
+    chats = [Chat("in", "out", by_rules, checkpoint=everything) for _ in range(2)]
+    with chats[0], pytest.raises(InputError, match=f"is being made by process {os.getpid()}"), chats[1]:
+        pass
+    assert sorted(os.listdir()) == ["in", "in.mp4"]
+
+
 def test_turns_that_are_not_met_change_nothing_and_are_remembered(folder, everything, nothing):
     Path("out.mp4").write_bytes(b"of an earlier run")
     with Chat("in.mp4", "out.mp4", by_rules, checkpoint=everything) as chat:

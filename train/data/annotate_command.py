@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from lgvi_core.errors import InputError
+from lgvi_core.locks import alone
 
 from . import annotate_page, annotate_run, dataset_options
 from .annotate import Annotator
@@ -54,14 +55,15 @@ def run(given: argparse.Namespace) -> int:
     drawn = {name: getattr(given, name) for name in ("bits", "temperature", "max_tokens")}
     how = {"data": _plain(settings), "model": str(given.model.resolve()), **drawn, **asked}
     work = _work(given.output)
-    if state.is_main_process:
-        annotate_run.begin(work, scenes.source, how)
-    state.wait_for_everyone()
-    done = annotate_run.told(work)
-    state.wait_for_everyone()  # nobody writes before all have read
-    annotate_run.run(scenes, annotator, work, done, state.process_index, state.num_processes)
-    state.wait_for_everyone()
-    code = _finish(scenes, how, work, given.output) if state.is_main_process else 0
+    with alone(given.output, state.is_main_process):
+        if state.is_main_process:
+            annotate_run.begin(work, scenes.source, how)
+        state.wait_for_everyone()
+        done = annotate_run.told(work)
+        state.wait_for_everyone()  # nobody writes before all have read
+        annotate_run.run(scenes, annotator, work, done, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+        code = _finish(scenes, how, work, given.output) if state.is_main_process else 0
     state.destroy_process_group()
     return code
 
