@@ -186,7 +186,8 @@ class Language:
 
     trainable: a regular expression, only its parameters whose name matches train; null: what LGVI-I trains of LLaVA,
     and all of one from nothing. language, sight: weights of the loss on the answers' words, and of an auxiliary task of
-    drawn clips: the vision tower's patches tell what stands there (`train.talk_model.Sight`).
+    drawn clips: the vision tower's patches tell what stands there (`train.talk_model.Sight`). tower_steps: after so
+    many steps the vision tower stays as it is; null: it trains to the end where it is trainable.
     """
 
     initialise: str | None = None
@@ -203,6 +204,7 @@ class Language:
     language: float = 0.1
     sight: float = 0.0
     sight_cells: int = 8  # per side of the frame
+    tower_steps: int | None = None
 
     def __post_init__(self):
         _expression("request_encoder.trainable", self.trainable or "")
@@ -214,6 +216,8 @@ class Language:
             )
         if self.tokenizer_size < 320:
             raise InputError(f"request_encoder.tokenizer_size is {self.tokenizer_size}; it must be at least 320")
+        if self.tower_steps is not None and self.tower_steps < 0:
+            raise InputError(f"request_encoder.tower_steps is {self.tower_steps}; it must be at least 0, or null")
         if self.sight_cells < 1:
             raise InputError(f"request_encoder.sight_cells is {self.sight_cells}; it must be at least 1")
 

@@ -27,8 +27,11 @@ class TalkObjective(Objective):
         language = config.request_encoder
         self.weights = {name: getattr(language, name) for name in ("language", "sight") if getattr(language, name)}
         self.names = (*self.names, *self.weights)
+        self.tower_steps = language.tower_steps
 
     def __call__(self, model, batch: dict, seed: int, step: int) -> Losses:
+        if self.tower_steps is not None and step >= self.tower_steps:
+            self.encoder.llava.model.vision_tower.requires_grad_(False)
         only = batch.get("only")
         words = read(self.encoder, batch, self.device, texts=only != "sight")
         if only is None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_llava import small_encoder, write_transformers
 from tiny_training import DEMO, overrides, tiny
 
@@ -73,6 +74,14 @@ def test_each_batch_trains_its_part_and_the_rest_all(whole):
     weights = configs.load(DEMO).loss
     parts = sum(getattr(weights, name) * said[name] for name in ("diffusion", "mask", "dice", "inside", "decibel"))
     assert said["total"] == pytest.approx(parts + 0.1 * said["language"] + 0.1 * said["sight"], rel=1e-4)
+
+
+def test_the_tower_stays_as_it_is_after_its_steps(tmp_path):
+    lgvi.train(talk(tmp_path, "request_encoder.tower_steps=1", "saving.steps=1", "saving.keep_last=9"), "cpu")
+    first, last = (load_file(tmp_path / "states" / f"step-00000{n}" / "model.safetensors") for n in (1, 4))
+    same = {name: torch.equal(value, last[name]) for name, value in first.items()}
+    assert all(same[name] for name in same if "vision_tower" in name)
+    assert not any(same[name] for name in same if "projector" in name)
 
 
 def test_a_run_that_is_cut_off_goes_on_bit_for_bit(tmp_path, whole):
@@ -252,6 +261,7 @@ def test_a_check_says_what_the_language_model_is_and_costs(tmp_path):
         (["train_text_encoder=true"], "leave out train_text_encoder"),
         (["request_encoder.unet=false", "trainable=conv"], "nothing of the U-Net trains"),
         (["request_encoder.language=0.0"], "whose language is not 0"),
+        (["request_encoder.tower_steps=-1"], "tower_steps is -1"),
         (["request_encoder.sigt=1.0"], "did you mean request_encoder.sight"),
         (["batches=[{frames: 1, size: 4, data: talk, only: hearing}]"], "allowed: 'language', 'sight'"),
     ],
