@@ -215,15 +215,9 @@ def test_training_sees_the_clips_of_its_step_and_place_whatever_the_processes():
 def test_what_is_settled_leaves_nothing_to_chance():
     clips = [draw_fill(6, i, 3, kinds=INSTANCE, tasks={"replace": 1, "add": 1}, settled=True) for i in range(60)]
     for clip in clips:
-        expected = (default if said is None else said for said, default in zip(clip.asked, (*DEFAULT, clip.look[2])))
-        assert clip.look == tuple(expected) and not (clip.object_mask & ~clip.mask).any()
+        expected = tuple(default if said is None else said for said, default in zip(clip.asked, DEFAULT))
+        assert clip.look == expected and not (clip.object_mask & ~clip.mask).any()
         beside = boxes_of(clip.object_mask) - boxes_of(clip.mask)
         middle = beside[:, :2] + beside[:, 2:] / 2
         assert np.abs(np.median(middle, axis=0)).max() <= 1
     assert {name for clip in clips for name in clip.look} >= {"cross", "blue", "small"}
-
-
-def test_a_size_that_is_not_said_fits_the_region():
-    clips = [draw_fill(6, i, 1, kinds=INSTANCE, tasks={"add": 1}, settled=True) for i in range(80)]
-    areas = {size: [clip.mask.sum() for clip in clips if clip.asked[2] is None and clip.look[2] == size] for size in SIZES}
-    assert 2 * np.median(areas["small"]) < np.median(areas["large"])

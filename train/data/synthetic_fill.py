@@ -24,7 +24,7 @@ KINDS = {"instance": 0.7, "random": 0.2, "no_text": 0.1}  # CoCoCo (arXiv 2403.1
 TASKS = {"keep": 0.3, "replace": 0.25, "add": 0.2, "delete": 0.25}  # VIVID: three of four samples ask for something
 REGIONS = {"exact": 1, "expand": 2, "hull": 1, "box": 1, "hull_expand": 1, "box_expand": 1, "random": 3}
 EXPAND = 4.0  # most pixels by which a region grows beyond what it has to cover
-DEFAULT = ("circle", "red")  # shape and color where a caption leaves them open, in clips that are settled
+DEFAULT = ("circle", "red", "large")  # what a caption leaves open, in clips that are settled
 STREAM = 2  # apart from the clips of `synthetic.draw`
 
 
@@ -62,8 +62,8 @@ def draw_fill(seed: int, index: int, frames: int = 8, height: int = 64, width: i
     Kinds of clip, by weight: "instance" is all of the above; "random" has a region anywhere, a caption of the whole
     clip and the clip itself as truth; "no_text" has an empty caption. `variety`, from 0 to 1, is how much things asked
     for differ among those of the same look. With `settled` a caption that names something leaves nothing to chance: the
-    rest of the look is that of `DEFAULT`, the size that of what stood there, and it stands in the middle of the region.
-    `outline` is as in `synthetic.draw`.
+    rest of the look is that of `DEFAULT`, and it stands in the middle of the region. `outline` is as in
+    `synthetic.draw`.
 
     Raises `InputError` for what cannot be drawn.
     """
@@ -150,8 +150,6 @@ def _scene(rng, size, scale, task, variety, outline, settled) -> _Scene | None:
     looks[1] = _as_settled(looks[1], said)
     while task == "replace" and any(a == b for a, b in zip(looks[0][:2], looks[1][:2])):
         looks[0 if settled else 1] = _look(rng)  # another than the settled one
-    if said is not None and not said[2]:
-        looks[1] = (*looks[1][:2], looks[0][2])
     bodies = [body(rng, *looks[0], scale, False), body(_Steady(rng, variety), *looks[1], scale, False)]
     bodies += [body(rng, *look, scale, False) for look in looks[2:]]
     if task in ("keep", "random"):
@@ -172,9 +170,7 @@ def _scene(rng, size, scale, task, variety, outline, settled) -> _Scene | None:
 
 
 def _as_settled(look: Look, said: tuple[bool, ...] | None) -> Look:
-    if said is None:
-        return look
-    return *(a if named else b for a, b, named in zip(look[:2], DEFAULT, said[:2])), look[2]
+    return look if said is None else tuple(a if named else b for a, b, named in zip(look, DEFAULT, said))
 
 
 def _in_the_middle(after: DrawnObject, mask: np.ndarray) -> DrawnObject:
