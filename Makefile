@@ -6,13 +6,15 @@ READY := $(VENV)/.ready
 TEST_READY := $(VENV)/.test-ready
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 DEMO := lgvi_core/demo
+TALK := the circle bothers me\nthe large one\ngreat, and the other circle?\n
 
 .PHONY: demo test benchmark clean
 
 demo: $(READY)
 	$(BIN)/python -m lgvi_core remove $(DEMO)/clip.mp4 "remove the red circle on the left" \
 		-o out/demo/removed.mp4 --mask-output out/demo/mask.mp4 --sheet out/demo/sheet.png
-	@echo "video: out/demo/removed.mp4   before: $(DEMO)/clip.mp4"
+	printf '$(TALK)' | $(BIN)/python -m lgvi_core chat $(DEMO)/clip.mp4 -o out/demo/conversation.mp4
+	@echo "video: out/demo/removed.mp4   conversation: out/demo/conversation.mp4   before: $(DEMO)/clip.mp4"
 
 test: $(TEST_READY)
 	$(BIN)/python tests/get_comfyui.py

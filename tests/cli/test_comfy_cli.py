@@ -19,9 +19,9 @@ from host_server import ENVIRONMENT, ROOT, Server, free_port
 REGISTRY_PORT = 8080  # where comfy-cli looks for a registry that is not the public one
 ALWAYS = {"__init__.py", "LICENSE", "README.md", "pyproject.toml", "requirements.txt", "nodes/__init__.py"}
 DEMO = {
-    f"lgvi_core/demo/{name}"
-    for name in ("lgvi-demo.safetensors", "fill-demo.safetensors", "fill-outline.safetensors", "clip.mp4")
-}
+    f"lgvi_core/demo/{name}.safetensors"
+    for name in ("lgvi-demo", "fill-demo", "fill-outline", "talk-demo")
+} | {"lgvi_core/demo/clip.mp4"}
 FOLDERS = {"js", "lgvi_core", "locales", "nodes", "workflows"}
 LARGE = 300_000  # bytes; nothing but the demo is larger
 WORKFLOW = ROOT / "workflows" / "remove-by-words.json"
