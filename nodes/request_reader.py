@@ -28,7 +28,7 @@ class LoadRequestReader(io.ComfyNode):
             node_id="LGVIRequestReaderLoader",
             display_name="Load Request Reader",
             category="lgvi",
-            description="Loads a language model that was trained together with LGVI: it looks at the video, answers a "
+            description="Loads a language model that was trained for LGVI: it looks at the video, answers a "
             "request, and its own hidden states tell LGVI what to remove. For MLLM Request→Prompt.",
             search_aliases=["lgvi-i", "llava", "mllm", "vlm", "chat", "conversation", "language model", "end to end"],
             inputs=[
