@@ -29,7 +29,7 @@ class LoadRequestReader(io.ComfyNode):
             display_name="Load Request Reader",
             category="lgvi",
             description="Loads a language model that was trained for LGVI: it looks at the video, answers a "
-            "request, and its own hidden states tell LGVI what to remove. For MLLM Request→Prompt.",
+            "request, and its words, or LGVI-I's own hidden states, tell what to remove. For MLLM Request→Prompt.",
             search_aliases=["lgvi-i", "llava", "mllm", "vlm", "chat", "conversation", "language model", "end to end"],
             inputs=[
                 io.Combo.Input(

@@ -150,8 +150,8 @@ class RequestToPrompt(io.ComfyNode):
                 ),
                 io.Conditioning.Output(
                     display_name="conditioning",
-                    tooltip="From a reader that steers (LGVI-I): what it understood, in place of the prompt, for positive of Video "
-                    "Inpaint Sampler. If the request is not met, the sampler gives the video back unchanged.",
+                    tooltip="From a reader that steers (LGVI-I): what it understood, in place of the prompt, for positive "
+                    "of Video Inpaint Sampler. If the request is not met, the sampler gives the video back unchanged.",
                 ),
             ],
         )
