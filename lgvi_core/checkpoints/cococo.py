@@ -70,7 +70,7 @@ def read(path: Path, base: Path | None = None) -> Source:
     Raises `InputError` for a shard that is damaged or absent, and for a base that is absent or of another kind.
     """
     shards, folder = read_shards(path), path if path.is_dir() else path.parent
-    found = base or find_base(folder)
+    found = base or find_base(folder, path)
     source = read_diffusers(found) if found.is_dir() else read_file(found, folder)
     config = source.unet_config
     if not config.is_inpainting:
@@ -115,8 +115,11 @@ def read_shards(path: Path) -> Weights:
     return weights
 
 
-def find_base(folder: Path) -> Path:
-    """Where in a folder Stable Diffusion is: the folder itself, a folder in it, or a checkpoint file."""
+def find_base(folder: Path, motion: Path | None = None) -> Path:
+    """Where in a folder Stable Diffusion is: the folder itself, a folder in it, or a checkpoint file.
+
+    motion: whose base it is to be, if that is not the folder; errors name it.
+    """
     found = [one for one in (folder, *sorted(folder.iterdir())) if (one / "unet" / "config.json").is_file()]
     if not found:
         opened, damaged = _opened(folder, BASE_ENDINGS)
@@ -124,7 +127,7 @@ def find_base(folder: Path) -> Path:
         if not found and damaged:
             raise next(iter(damaged.values()))
     if not found:
-        raise InputError(f"{folder} holds CoCoCo's weights without the model they stand on: {WANTED}")
+        raise InputError(f"{motion or folder} holds CoCoCo's weights without the model they stand on: {WANTED}")
     if len(found) > 1:
         names = listing([str(one) for one in found])
         raise InputError(f"{folder} holds more than one model that CoCoCo could stand on ({names}): give one as base")

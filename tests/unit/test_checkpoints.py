@@ -686,7 +686,6 @@ MOTION = "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks
     [
         ({LORA: (4, 4)}, "LoRA"),
         ({"unet.down_blocks.0.to_q.lora_A.weight": (4, 4)}, "LoRA"),
-        ({"module." + MOTION.format(2): (4, 4), "module.conv_in.weight": (4, 9, 3, 3)}, "CoCoCo"),
         ({MOTION.format(0): (4, 4)}, "AnimateDiff"),
         ({"model.diffusion_model.input_blocks.0.0.weight": (4, 4, 3, 3)}, "LDM names"),
         (
@@ -711,6 +710,12 @@ def test_a_file_of_another_family_is_named(tmp_path, weights, family):
         checkpoints.inspect(tmp_path / "f.ckpt")
     assert family in caught.value.family
     assert family in checkpoints.describe(path)
+
+
+def test_a_file_of_cococos_motion_blocks_without_its_base_says_what_it_stands_on(tmp_path):
+    path = tmp_path / "motion.safetensors"
+    save_file({"module." + MOTION.format(2): torch.zeros(4, 4)}, path)
+    refused(path, "CoCoCo's weights without the model they stand on", "Stable Diffusion 1.5 for inpainting")
 
 
 def test_the_language_models_part_of_lgvi_i_is_named(tmp_path):

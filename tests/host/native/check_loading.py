@@ -137,7 +137,7 @@ def check_a_unet_of_stable_diffusions_size_fits_the_host():
 
     host, models = ours("nodes.host"), ours("lgvi_core.models")
     config = models.UNetConfig()
-    info = host.LGVIInfo(config, Path("sd15"), 8, {"prediction_type": "epsilon", **STABLE_DIFFUSION})
+    info = host.LGVIInfo(config, Path("sd15"), 8, "", {"prediction_type": "epsilon", **STABLE_DIFFUSION})
     host_config = host.HostConfig(info, core("comfy.latent_formats").SD15())
     host_config.set_inference_dtype(torch.float16, None)
     host_config.custom_operations = comfy.ops.disable_weight_init
