@@ -115,10 +115,10 @@ def read_shards(path: Path) -> Weights:
     return weights
 
 
-def find_base(folder: Path, motion: Path | None = None) -> Path:
+def find_base(folder: Path, motion: Path) -> Path:
     """Where in a folder Stable Diffusion is: the folder itself, a folder in it, or a checkpoint file.
 
-    motion: whose base it is to be, if that is not the folder; errors name it.
+    motion: the folder or file whose base it is to be; errors name it.
     """
     found = [one for one in (folder, *sorted(folder.iterdir())) if (one / "unet" / "config.json").is_file()]
     if not found:
@@ -127,7 +127,7 @@ def find_base(folder: Path, motion: Path | None = None) -> Path:
         if not found and damaged:
             raise next(iter(damaged.values()))
     if not found:
-        raise InputError(f"{motion or folder} holds CoCoCo's weights without the model they stand on: {WANTED}")
+        raise InputError(f"{motion} holds CoCoCo's weights without the model they stand on: {WANTED}")
     if len(found) > 1:
         names = listing([str(one) for one in found])
         raise InputError(f"{folder} holds more than one model that CoCoCo could stand on ({names}): give one as base")
