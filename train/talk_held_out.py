@@ -54,6 +54,7 @@ class TalkHeldOut:
         self.source = None if self.drawn else open_source(self.name, settings, config.seed)
         if self.source is not None and not hasattr(self.source, "dialogues"):
             raise InputError(f"watch.data: nothing is said in {self.name!r}; give drawn conversations (synthetic_talk)")
+        self.count = config.watch.samples if self.drawn else min(config.watch.samples, len(self.source))
 
     @torch.no_grad()
     def run(self, model: nn.Module, autoencoder: nn.Module) -> tuple[dict[str, float], list[Row]]:
@@ -88,14 +89,13 @@ class TalkHeldOut:
     def _clips(self):
         config, seed = self.config, self.config.seed
         if self.drawn:
-            for i in range(config.watch.samples):
+            for i in range(self.count):
                 batch = config.batches[0]
                 clip = draw_talk(seed + 1, i, 1, batch.height, batch.width, held_out=True)
                 yield Held(f"{self.name}:{i}", clip.frames[0], clip.clean[0], clip.dialogue, clip)
             return
-        count = min(config.watch.samples, len(self.source))
-        for i in range(count):
-            place = i * len(self.source) // count
+        for i in range(self.count):
+            place = i * len(self.source) // self.count
             entry = self.source.entry(place)
             sample = self.source.load(place, [0], entry.height, entry.width)
             dialogue = self.source.dialogues.get(entry.name, (plain(entry.captions[0]),))[0]
