@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -198,13 +199,13 @@ def _is_unet(folder: Path) -> bool:
 
 def _is_cococo(folder: Path) -> bool:
     """Whether a folder has CoCoCo's shards, some of them at least, under their public names."""
-    return any(folder.glob("model_[0-9].pth")) and _has_cococo(folder, folder.stat().st_mtime_ns)
+    return any(folder.glob("model_[0-9].pth")) and _is(cococo.matches, folder, folder)
 
 
 def _is_lgvi(path: Path) -> bool:
     """Whether a file or folder of models/diffusion_models may be LGVI or CoCoCo."""
     if path.is_file():
-        return path.suffix == ".safetensors" and _is_native(path, path.stat().st_mtime_ns)
+        return path.suffix == ".safetensors" and _is(native.matches, path, path)
     if _is_cococo(path):
         return True
     config = next(one for one in (path / "unet" / "config.json", path / "config.json") if one.is_file())
@@ -221,13 +222,13 @@ def _blocks(config: Path, changed: int) -> tuple[str, ...]:
 
 def is_request_file(path: Path) -> bool:
     """Whether this is a request encoder in one file."""
-    return path.suffix == ".safetensors" and path.is_file() and _reads_requests(path, path.stat().st_mtime_ns)
+    return path.suffix == ".safetensors" and path.is_file() and _is(request_file.matches, path, path)
 
 
 def is_llava(folder: Path) -> bool:
     """Whether a folder is LLaVA's."""
     config = folder / "config.json"
-    return config.is_file() and _says_llava(folder, config.stat().st_mtime_ns)
+    return config.is_file() and _is(llava.is_base, folder, config)
 
 
 def _is_readers(path: Path) -> bool:
@@ -235,21 +236,11 @@ def _is_readers(path: Path) -> bool:
     return is_request_file(path) or path.name == llava.FILE.name or is_llava(path.parent)
 
 
-@lru_cache(maxsize=1024)
-def _reads_requests(file: Path, changed: int) -> bool:
-    return request_file.matches(file)
+def _is(kind: Callable[[Path], bool], path: Path, dated: Path) -> bool:
+    """Whether a path is of a kind, asked again only when `dated` has changed: the page asks for the list often."""
+    return _found(kind, path, dated.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=1024)
-def _says_llava(folder: Path, changed: int) -> bool:
-    return llava.is_base(folder)
-
-
-@lru_cache(maxsize=1024)
-def _is_native(file: Path, changed: int) -> bool:
-    return native.matches(file)
-
-
-@lru_cache(maxsize=1024)
-def _has_cococo(folder: Path, changed: int) -> bool:
-    return cococo.matches(folder)
+@lru_cache(maxsize=4096)
+def _found(kind: Callable[[Path], bool], path: Path, changed: int) -> bool:
+    return kind(path)
